@@ -1,0 +1,210 @@
+"""The commands: read options, call one thing, print, exit with 0 (well), 1 (something is wrong) or 2 (wrong usage).
+
+What must not live here: anything worth testing without a terminal. Whatever is slow to import (asyncio, aiohttp,
+http.client) is imported inside the command that needs it, so that `tidegate -V` and mistakes answer at once. Every
+error is one line on stderr; click's own several lines of usage are replaced in `main`.
+"""
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from proxy import __version__, config
+from proxy.errors import StartError
+
+_TOP = """\
+One machine goes out for images; every node asks it.
+
+Usage: tidegate COMMAND [OPTIONS]
+"""
+_GROUPS: Mapping[str, tuple[str, ...]] = {"Run": ("serve", "config"), "Look": ("status",)}
+_OPTIONS = """\
+Options (any command)
+  -c, --config FILE     [$TIDEGATE_CONFIG, else /etc/tidegate/tidegate.toml if it exists]
+      --json            one JSON document instead of text
+  -V, --version   -h, --help
+
+First time: tidegate serve, then tidegate status in a second terminal.
+"""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def main() -> NoReturn:
+    """The console script: run a command, turn every expected failure into one line and a status."""
+    sys.exit(_guarded())
+
+
+def _guarded() -> int:
+    try:
+        status = tidegate.main(prog_name="tidegate", standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except click.UsageError as error:
+        about = error.ctx.command_path if error.ctx else "tidegate"
+        return _fail(f"{error.format_message().rstrip('.')}; see {about} --help", 2)
+    except (config.ConfigError, StartError) as error:
+        return _fail(str(error), 1)
+    except (click.Abort, KeyboardInterrupt):
+        return 1
+    except BrokenPipeError:
+        # The reader has gone; stdout must point somewhere, or the interpreter complains when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _fail(line: str, status: int) -> int:
+    click.echo(" ".join(line.split("\n")), err=True)
+    return status
+
+
+def _remember(context: click.Context, option: click.Parameter, value: Any) -> Any:
+    """Both places of an option write to one table; the later, nearer one wins."""
+    if value:
+        context.ensure_object(dict)[option.name] = value
+    return value
+
+
+def _any_command(command: F) -> F:
+    """The options that may stand before and after a command's name."""
+    for option in (
+        click.version_option(__version__, "-V", "--version", prog_name="tidegate", message="%(prog)s %(version)s"),
+        click.option("--json", is_flag=True, expose_value=False, callback=_remember, help="one JSON document"),
+        click.option("-c", "--config", metavar="FILE", expose_value=False, callback=_remember, help="settings"),
+    ):
+        command = option(command)
+    return command
+
+
+class _Top(click.Group):
+    """The group whose help is grouped by what people want to do."""
+
+    def format_help(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write(_TOP)
+        for title, names in _GROUPS.items():
+            rows = "".join(f"  {name:<14} {self.commands[name].help}\n" for name in names)
+            formatter.write(f"\n{title}\n{rows}")
+        formatter.write(f"\n{_OPTIONS}")
+
+
+@click.group(cls=_Top, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@_any_command
+@click.pass_context
+def tidegate(context: click.Context) -> None:
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+def _load(context: click.Context, **options: str | None) -> config.Settings:
+    chosen = context.ensure_object(dict)
+    given = {f"--{name}": text for name, text in options.items() if text is not None}
+    return config.load(chosen.get("config"), os.environ, given)
+
+
+@tidegate.command(help="answer pulls; needs no configuration")
+@click.option("--listen", metavar="HOST:PORT", help="where clients connect  [127.0.0.1:5000]")
+@click.option("--data", metavar="DIR", help="where everything is kept")
+@_any_command
+@click.pass_context
+def serve(context: click.Context, listen: str | None, data: str | None) -> int:
+    settings = _load(context, listen=listen, data=data)
+    from proxy import worker  # slow: asyncio
+
+    return worker.serve(settings)
+
+
+@tidegate.command("config", help="print every setting and where it came from, or the first mistake")
+@_any_command
+@click.pass_context
+def config_(context: click.Context) -> int:
+    settings = _load(context)
+    click.echo(config.as_json(settings) if context.obj.get("json") else config.render(settings))
+    return 0
+
+
+@tidegate.command(help="health, bytes saved, live fills, disk")
+@click.option("--data", metavar="DIR", help="the data folder of the service asked about")
+@_any_command
+@click.pass_context
+def status(context: click.Context, data: str | None) -> int:
+    settings = _load(context, data=data)
+    found = _ask(settings.server.data, "/api/status")
+    click.echo(json.dumps(found, indent=2) if context.obj.get("json") else _screen(found))
+    return 0 if found["health"] == "ok" else 1
+
+
+def _ask(data: str, path: str) -> Any:
+    """The JSON a running service answers over its admin socket; raises StartError."""
+    import http.client  # slow: email
+
+    connection = http.client.HTTPConnection("tidegate")
+    try:
+        connection.sock = _connect(data)
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        body = answer.read()
+    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+        raise StartError(f"no tidegate is running for {data}; start it with: tidegate serve") from None
+    except PermissionError:
+        raise StartError(f"no right to open {data}/admin.sock; ask as root or as its owner") from None
+    except (OSError, http.client.HTTPException) as error:
+        raise StartError(f"the tidegate at {data} does not answer: {error or type(error).__name__}") from None
+    finally:
+        connection.close()
+    if answer.status != 200:
+        raise StartError(f"the tidegate at {data} says {answer.status} {answer.reason}")
+    return json.loads(body)
+
+
+def _connect(data: str) -> socket.socket:
+    folder = os.open(data, os.O_PATH | os.O_DIRECTORY)
+    admin = socket.socket(socket.AF_UNIX)
+    try:
+        admin.settimeout(10)
+        admin.connect(f"/proc/self/fd/{folder}/admin.sock")  # through the descriptor any path fits into sun_path
+    except OSError:
+        admin.close()
+        raise
+    finally:
+        os.close(folder)
+    return admin
+
+
+def _screen(found: Any) -> str:
+    """The status on one screen."""
+    size, disk = config.format_size, found["disk"]
+    lines = [
+        f"tidegate {found['version']}   {found['health']}   up {_since(found['started'])}   workers {found['workers']}",
+        f"serving   {found['listen']}   data {found['data']}   instance {found['instance']}",
+        f"cache     {size(disk['cache_bytes'])} in {disk['cache_objects']} objects   "
+        f"disk {size(disk['free'])} free of {size(disk['total'])}",
+        f"bytes     {size(found['client_bytes'])} to clients   {size(found['upstream_bytes'])} from upstream   "
+        f"{size(found['saved_bytes'])} saved",
+        "requests  " + ("   ".join(f"{name} {count}" for name, count in found["requests"].items() if count) or "none"),
+    ]
+    lines += [f"upstream  {each['name']}   {_up(each['up'])}   {' '.join(each['urls'])}" for each in found["upstreams"]]
+    lines += [f"fill      {fill['digest'][:19]}   {_progress(fill)}" for fill in found["fills"]]
+    return "\n".join(lines)
+
+
+def _up(up: bool) -> str:
+    return "up" if up else "DOWN"
+
+
+def _progress(fill: Any) -> str:
+    total = "an unknown size" if fill["size"] is None else config.format_size(fill["size"])
+    return f"{config.format_size(fill['bytes'])} of {total}"
+
+
+def _since(started: float) -> str:
+    seconds = max(0, int(time.time() - started))
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length} {unit}"
+    return f"{seconds} s"

@@ -1,0 +1,181 @@
+"""Which concrete class stands behind every Protocol, and what a worker is made of. No behaviour of its own."""
+
+import asyncio
+import json
+import logging
+import os
+import secrets
+import time
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
+
+from proxy import __version__, metrics
+from proxy.config import Log, Settings, Upstream
+from proxy.errors import StartError
+from proxy.fill.flight import Flights
+from proxy.fill.outcomes import Outcomes
+from proxy.fill.permits import Permits
+from proxy.fill.turn import Turns
+from proxy.http.access import AccessLog
+from proxy.http.admin import Admin
+from proxy.http.app import Api, Front
+from proxy.http.guard import Guard
+from proxy.ports import Registry
+from proxy.registry.cached import Cached, Rooms
+from proxy.registry.chain import Unqualified
+from proxy.registry.memory import Memory
+from proxy.registry.renewal import Renewals
+from proxy.registry.route import Router, own_names
+from proxy.registry.rows import Rows
+from proxy.store import index
+from proxy.store.board import Board, Tally
+from proxy.store.index import Index
+from proxy.store.ingest import Store
+from proxy.upstream.client import Client
+
+_THREADS = 4
+_log = logging.getLogger("tidegate")
+
+
+def prepare(settings: Settings) -> None:
+    """Once, before any worker: a fresh board, a usable index, our name. Raises StartError."""
+    data = settings.server.data
+    try:
+        board = Board(os.path.join(data, "run", "board"))
+        board.reset(time.time_ns())
+        board.close()
+        complaint = index.prepare(os.path.join(data, "index"))
+        _instance(data)
+    except OSError as error:
+        raise StartError(
+            f"{data} cannot be used: {error.strerror or error}; use --data with a folder of your own"
+        ) from error
+    if complaint:
+        _set_up_log(settings.log)
+        _log.warning(complaint)
+
+
+def build(settings: Settings, slot: int) -> "Service":
+    """One worker."""
+    metrics.use_slot(slot)
+    _set_up_log(settings.log)
+    return Service(settings, slot)
+
+
+def _instance(data: str) -> str:
+    """The name this tidegate goes by in Via headers: made once, kept with the data."""
+    path = os.path.join(data, "instance")
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        name = f"tidegate-{secrets.token_hex(4)}"
+        with open(path, "w", encoding="ascii") as file:
+            file.write(f"{name}\n")
+        return name
+
+
+class Service:
+    """One worker's whole machinery. Satisfies what worker/ serves."""
+
+    def __init__(self, settings: Settings, slot: int) -> None:
+        self._settings = settings
+        self._slot = slot
+        self._draining = False
+        data = settings.server.data
+        self._pool = ThreadPoolExecutor(_THREADS, "store")
+        self._board = Board(os.path.join(data, "run", "board"))
+        self._tally = Tally(self._board, os.path.join(data, "run", "tally.lock"))
+        self._index = Index(os.path.join(data, "index"))
+        self._store = Store(data, self._pool, self._tally)
+        self._outcomes = Outcomes(self._index)
+        self._turns = Turns(os.path.join(data, "run", "turns"))
+        self._flights = Flights(self._store, self._outcomes, Permits(os.path.join(data, "run", "permits")))
+        self._clients: list[Client] = []
+        instance = _instance(data)
+        router = self._router(instance)
+        access = AccessLog(settings.log.format)
+        admin = Admin(settings, instance, self._store, self._board, self._tally, lambda: self._draining)
+        self._access = access
+        self._guards = [Guard(Api(router, instance, admin.public()), access), Guard(admin.private, access)]
+        self.public, self.admin = (Front(guard) for guard in self._guards)
+        aliases = [alias for upstream in settings.upstreams.values() for alias in upstream.aliases]
+        metrics.prepare(settings.upstreams, aliases, __version__)
+
+    def _router(self, instance: str) -> Router:
+        settings = self._settings
+        rooms = Rooms(self._store, self._flights, self._turns, self._outcomes, Memory(self._board))
+        registries: dict[str, Registry] = {
+            name: self._cached(upstream, instance, rooms) for name, upstream in settings.upstreams.items()
+        }
+        ordered = [registries[name] for name in settings.server.unqualified]
+        unqualified = Unqualified(ordered, self._index) if len(ordered) > 1 else ordered[0] if ordered else None
+        own = own_names(settings.server.listen, settings.server.names, urlsplit(settings.server.url).netloc)
+        pairs = [(settings.upstreams[name], registry) for name, registry in registries.items()]
+        return Router(pairs, unqualified, own)
+
+    def _cached(self, upstream: Upstream, instance: str, rooms: Rooms) -> Registry:
+        def answered(up: bool) -> None:
+            self._board.set_up(upstream.name, up)
+
+        clients = [Client(upstream, url, instance, answered) for url in upstream.urls]
+        self._clients += clients
+        rows = Rows(self._index, upstream.name, upstream.public)
+        renewals = Renewals(upstream, rows, self._turns, self._outcomes, self._board)
+        return Cached(upstream, clients, rows, renewals, rooms)
+
+    async def start(self) -> None:
+        """Open what needs a running loop. Raises StartError."""
+        for client in self._clients:
+            try:
+                await client.start()
+            except OSError as error:
+                raise StartError(f"[egress] ca_file cannot be used: {error.strerror or error}") from error
+        if self._slot == 0:
+            asyncio.get_running_loop().run_in_executor(self._pool, self._count)
+
+    def _count(self) -> None:
+        """Tell the tally what was here before this start; what is finished from now on is counted as it is."""
+        size, objects = self._store.files.count(self._board.started)
+        self._tally.add(bytes=size, objects=objects)
+
+    async def drain(self, seconds: float) -> None:
+        """Close idle connections, let running answers finish, at most `seconds`."""
+        self._draining = True
+        deadline = time.monotonic() + seconds
+        for front in (self.public, self.admin):
+            front.pre_shutdown()
+        while any(guard.busy for guard in self._guards) and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        for front in (self.public, self.admin):
+            await front.shutdown(0.1)
+
+    async def close(self) -> None:
+        """Stop fills, leaving them resumable; close files and connections."""
+        await self._flights.close()
+        await self._turns.close()
+        for client in self._clients:
+            await client.close()
+        self._access.flush()
+        await asyncio.to_thread(self._index.close)
+        self._pool.shutdown(wait=True)
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
+        row = {"time": stamp, "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
+        if record.exc_info:
+            row["trace"] = self.formatException(record.exc_info)
+        return json.dumps(row)
+
+
+def _set_up_log(log: Log) -> None:
+    """Messages to standard error; access lines go to standard output by themselves (http/access.py)."""
+    handler = logging.StreamHandler()
+    text = logging.Formatter("%(asctime)sZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
+    text.converter = time.gmtime
+    handler.setFormatter(_JsonLines() if log.format == "json" else text)
+    logging.basicConfig(handlers=[handler], level=log.level.upper(), force=True)

@@ -1,0 +1,31 @@
+"""Settings: one TOML file, the environment and command options -> frozen values, each with its origin.
+
+What lives here: what may be set (schema), how a value is read and shown (values, show), where it came from (source,
+load). What must not: acting on a setting; a file is opened here only to be read as one (the configuration, a
+`*_file` secret). A key is accepted when it has an effect and not before, because a setting that is taken in silence
+and does nothing is worse than an error.
+
+Precedence: option, TIDEGATE_<SECTION>_<KEY>, file, default. Every mistake is one ConfigError whose text is one line.
+"""
+
+from proxy.config.load import load
+from proxy.config.settings import ConfigError, Egress, Log, Secret, Server, Settings, Upstream
+from proxy.config.show import Row, as_json, render, rows
+from proxy.config.values import format_size, parse_listen
+
+__all__ = [
+    "ConfigError",
+    "Egress",
+    "Log",
+    "Row",
+    "Secret",
+    "Server",
+    "Settings",
+    "Upstream",
+    "as_json",
+    "format_size",
+    "load",
+    "parse_listen",
+    "render",
+    "rows",
+]

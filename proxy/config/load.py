@@ -1,0 +1,245 @@
+"""From file, environment and options to Settings: precedence, defaults that depend on others, checks across keys.
+
+The order matters for whoever reads the message: first what cannot be read at all, then keys nobody knows, then
+single values, then what contradicts something else.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+from proxy.config import source, values
+from proxy.config.schema import (
+    DEFAULT_ALIASES,
+    DEFAULT_UPSTREAM,
+    DEFAULT_URLS,
+    EGRESS,
+    SECRETS,
+    SECTIONS,
+    UPSTREAM,
+    Key,
+    Section,
+)
+from proxy.config.settings import ConfigError, Egress, Log, Secret, Server, Settings, Upstream
+
+DEFAULT_FILE = "/etc/tidegate/tidegate.toml"
+_OPTIONS = {"--listen": "server.listen", "--data": "server.data"}
+# What every program honours; ours come first, so that this one alone can be sent another way.
+_USUAL = {"egress.proxy": ("HTTPS_PROXY", "https_proxy"), "egress.no_proxy": ("NO_PROXY", "no_proxy")}
+# Kubernetes gives every pod these for each Service; one called "tidegate" must not look like a spelling mistake.
+_SERVICE_LINKS = re.compile(r"TIDEGATE_(?:.*_)?(?:SERVICE_(?:HOST|PORT.*)|PORT(?:_\d+_(?:TCP|UDP|SCTP).*)?)\Z")
+_UPSTREAM_KEYS = {*UPSTREAM, *EGRESS, *(f"{key}_file" for key in SECRETS)}
+
+
+def load(file: str | None, environ: Mapping[str, str], options: Mapping[str, str]) -> Settings:
+    """All settings. `file` None: $TIDEGATE_CONFIG, else the default file if it exists; `options`: "--listen" -> text.
+
+    Raises ConfigError.
+    """
+    name = file or environ.get("TIDEGATE_CONFIG") or (DEFAULT_FILE if os.path.exists(DEFAULT_FILE) else None)
+    found = source.read(name) if name else source.Source(None, "")
+    return _Loader(found, environ, options).settings()
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    known = sorted(known)
+    close = get_close_matches(word, known, 1, 0.6)
+    return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+
+
+class _Loader:
+    """One load: the three places values come from, and the origins found so far."""
+
+    def __init__(self, found: source.Source, environ: Mapping[str, str], options: Mapping[str, str]) -> None:
+        self._source = found
+        self._environ = environ
+        self._options = {_OPTIONS[option]: (option, text) for option, text in options.items()}
+        self._origins: dict[str, str] = {}
+
+    def settings(self) -> Settings:
+        self._check_tables()
+        self._check_environ()
+        egress = self._section("egress")
+        upstreams = {name: self._upstream(name, table, egress) for name, table in self._named().items()}
+        server = self._section("server")
+        self._check_shared(upstreams, server["names"])
+        self._server_defaults(server, upstreams)
+        log = Log(**self._section("log"))
+        return Settings(Server(**server), Egress(**egress), upstreams, log, self._origins, self._source.name)
+
+    def _fail(self, where: str, what: str) -> NoReturn:
+        raise ConfigError(f"{where}: {what}")
+
+    def _check_tables(self) -> None:
+        for section, table in self._source.tables.items():
+            where = self._source.where((section,))
+            if section not in (*SECTIONS, "upstreams"):
+                self._fail(where, f"unknown section [{section}]; {_nearest(section, [*SECTIONS, 'upstreams'])}")
+            if not isinstance(table, dict):
+                self._fail(where, f"{section} must be a table: [{section}]")
+            if section != "upstreams":
+                self._check_keys((section,), table, SECTIONS[section])
+        for name, table in self._source.tables.get("upstreams", {}).items():
+            if not isinstance(table, dict):
+                where = self._source.where(("upstreams", name))
+                self._fail(where, f'a registry\'s name with a dot needs quotes: [upstreams."{name}"]')
+            self._check_keys(("upstreams", name), table, _UPSTREAM_KEYS)
+
+    def _check_keys(self, path: source.Path, table: Mapping[str, Any], known: Iterable[str]) -> None:
+        for key, value in table.items():
+            if key in known:
+                continue
+            where = self._source.where((*path, key))
+            if path[0] == "upstreams" and isinstance(value, dict):
+                self._fail(where, f'a registry\'s name with a dot needs quotes: [upstreams."{path[1]}.{key}"]')
+            self._fail(where, f"unknown key {key} in [{_header(path)}]; {_nearest(key, known)}")
+
+    def _check_environ(self) -> None:
+        known = {_variable(f"{section}.{key}") for section, keys in SECTIONS.items() for key in keys}
+        known |= {"TIDEGATE_CONFIG", "TIDEGATE_UPSTREAMS"}
+        for name in self._environ:
+            if name.startswith("TIDEGATE_") and name not in known and not _SERVICE_LINKS.match(name):
+                close = get_close_matches(name, sorted(known), 1)
+                hint = f"did you mean {close[0]}?" if close else "the form is TIDEGATE_<SECTION>_<KEY>"
+                self._fail(name, f"unknown variable; {hint}")
+
+    def _section(self, section: str) -> dict[str, Any]:
+        table = self._source.tables.get(section, {})
+        return {key: self._value((section, key), row, table) for key, row in SECTIONS[section].items()}
+
+    def _value(self, path: source.Path, row: Key, table: Mapping[str, Any]) -> Any:
+        """Option, variable, file, usual variable, default: the first that is there, read, its origin noted."""
+        key, label = path[-1], ".".join(path)
+        variable = _variable(label)
+        usual = next((name for name in _USUAL.get(label, ()) if self._environ.get(name)), "")
+        if label in self._options:
+            origin, text = self._options[label]
+            raw = row.from_text(text)
+        elif variable in self._environ:
+            origin, raw = variable, row.from_text(self._environ[variable])
+        elif key in table:
+            origin, raw = self._source.where(path), table[key]
+        elif usual:
+            origin, raw = usual, row.from_text(self._environ[usual])
+        else:
+            origin, raw = "default", row.default
+        self._origins[label] = origin
+        return self._read(row, raw, origin, label)
+
+    def _read(self, row: Key, raw: object, origin: str, label: str) -> Any:
+        try:
+            return row.read(raw)
+        except ValueError as error:
+            self._fail(origin, str(error) if origin.startswith("--") else f"{label} {error}")
+
+    def _named(self) -> dict[str, Mapping[str, Any]]:
+        """The upstreams and their tables: those of the variable, else of the file, else the default one."""
+        tables: dict[str, Mapping[str, Any]] = {}
+        for written, table in self._source.tables.get("upstreams", {}).items():
+            where = self._source.where(("upstreams", written))
+            name = self._name(written, where)
+            if name in tables:
+                self._fail(where, f"upstream {name} stands twice; put both tables together")
+            self._origins[f"upstreams.{name}"] = where
+            tables[name] = {**table, "": written}
+        if "TIDEGATE_UPSTREAMS" not in self._environ:
+            return tables or {DEFAULT_UPSTREAM: {"": DEFAULT_UPSTREAM}}
+        texts = values.strings(self._environ["TIDEGATE_UPSTREAMS"].replace(",", " ").split())
+        names = [self._name(text, "TIDEGATE_UPSTREAMS") for text in texts]
+        if not names:
+            self._fail("TIDEGATE_UPSTREAMS", "names no upstream; unset it or write registry.k8s.io,docker.io")
+        return {name: tables.get(name, {"": name}) for name in names}
+
+    def _name(self, text: str, where: str) -> str:
+        try:
+            return values.host(text)
+        except ValueError as error:
+            self._fail(where, f"an upstream's name {error}")
+
+    def _upstream(self, name: str, table: Mapping[str, Any], egress: Mapping[str, Any]) -> Upstream:
+        written = table[""]
+        found = self._under(name, written, UPSTREAM, table)
+        if "urls" not in table:
+            found["urls"] = (DEFAULT_URLS.get(name, f"https://{name}"),)
+        for key in SECRETS:
+            if f"{key}_file" in table:
+                found[key] = self._secret_file(name, written, key, table)
+        if bool(found["username"]) != bool(found["password"]):
+            where = self._source.where(("upstreams", written))
+            self._fail(where, f"upstream {name} needs username and password_file together, or neither")
+        if found["username"] and "on_gone" not in table:
+            found["on_gone"] = "obey"
+        own = self._under(name, written, {key: row for key, row in EGRESS.items() if key in table}, table)
+        return Upstream(name=name, egress=Egress(**{**egress, **own}), **found)
+
+    def _under(self, name: str, written: str, keys: Section, table: Mapping[str, Any]) -> dict[str, Any]:
+        """The keys of an upstream: the file, else the default, which for two of them depends on the name."""
+        found = {}
+        for key, row in keys.items():
+            default = DEFAULT_ALIASES.get(name, []) if key == "aliases" else row.default
+            origin = self._source.where(("upstreams", written, key)) if key in table else "default"
+            label = f"upstreams.{name}.{key}"
+            self._origins[label] = origin
+            if key in table or default or key != "urls":
+                found[key] = self._read(row, table.get(key, default), origin, label)
+        return found
+
+    def _secret_file(self, name: str, written: str, key: str, table: Mapping[str, Any]) -> Secret:
+        where = self._source.where(("upstreams", written, f"{key}_file"))
+        if key in table:
+            self._fail(where, f"{key} and {key}_file are both set; keep {key}_file")
+        path = self._read(Key("", values.path), table[f"{key}_file"], where, f"upstreams.{name}.{key}_file")
+        self._origins[f"upstreams.{name}.{key}"] = f"{where} ({path})"
+        try:
+            with open(path, encoding="utf-8") as file:
+                return values.secret(file.read().rstrip("\r\n"))
+        except OSError as error:
+            self._fail(where, f"cannot read {key}_file {path}: {error.strerror}")
+        except ValueError:
+            self._fail(where, f"{key}_file {path} must hold one line of text")
+
+    def _server_defaults(self, server: dict[str, Any], upstreams: Mapping[str, Upstream]) -> None:
+        """Data folder, workers, and who answers for bare names: what is said nowhere follows from the machine."""
+        if not server["data"]:
+            server["data"], self._origins["server.data"] = _data_folder(self._environ)
+        if server["workers"] == 0:
+            server["workers"] = min(4, len(os.sched_getaffinity(0)))
+        if self._origins["server.unqualified"] == "default":
+            server["unqualified"] = (DEFAULT_UPSTREAM if DEFAULT_UPSTREAM in upstreams else next(iter(upstreams)),)
+        for name in server["unqualified"]:
+            if name not in upstreams:
+                where = self._origins["server.unqualified"]
+                self._fail(where, f"server.unqualified: no upstream is called {name}; {_nearest(name, upstreams)}")
+
+    def _check_shared(self, upstreams: Mapping[str, Upstream], own: Iterable[str]) -> None:
+        """One name, one owner: routing is a closed table, and an ambiguous one would depend on its order."""
+        owners = dict.fromkeys(own, "server.names")
+        for upstream in upstreams.values():
+            where = self._origins.get(f"upstreams.{upstream.name}", "upstreams")
+            for name in filter(None, (upstream.name, *upstream.aliases, *upstream.hosts, upstream.prefix)):
+                owner = owners.setdefault(name, upstream.name)
+                if owner != upstream.name:
+                    self._fail(where, f"{name} belongs to {owner} and to {upstream.name}; take it out of one")
+            for url in upstream.urls:
+                if urlsplit(url).netloc.lower() in own:
+                    self._fail(where, f"{url} is this server (server.names); an upstream must be another one")
+
+
+def _variable(label: str) -> str:
+    return f"TIDEGATE_{label.replace('.', '_').upper()}"
+
+
+def _header(path: source.Path) -> str:
+    return path[0] if len(path) == 1 else f'{path[0]}."{path[1]}"'
+
+
+def _data_folder(environ: Mapping[str, str]) -> tuple[str, str]:
+    """Systemd's StateDirectory= (the first one of a list), the system's place for root, else the user's."""
+    if environ.get("STATE_DIRECTORY"):
+        return environ["STATE_DIRECTORY"].split(":")[0], "STATE_DIRECTORY"
+    if os.geteuid() == 0:
+        return "/var/lib/tidegate", "default"
+    return os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".local/share/tidegate"), "default"

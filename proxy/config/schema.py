@@ -1,0 +1,85 @@
+"""What may be set: one table a section, one row a key. Nothing is decided here that depends on another key.
+
+A new setting is a field in settings.py and a row here; reading it from file and environment, its error messages and
+its line in `tidegate config` follow from the row.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from proxy.config import values
+
+_Show = Callable[[Any], str]
+
+
+def _plain(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def _duration(value: float) -> str:
+    return f'"{values.format_duration(value)}"'
+
+
+def _url(value: str) -> str:
+    return f'"{values.hide_password(value)}"'
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """The default as TOML would hold it, its reader, and how the setting is shown. A list comes by comma from text."""
+
+    default: object
+    read: Callable[[object], object]
+    show: _Show = _plain
+
+    def from_text(self, text: str) -> object:
+        """What TOML would hold for this text of the environment or of an option."""
+        if isinstance(self.default, list):
+            return [part.strip() for part in text.split(",") if part.strip()]
+        return text
+
+
+Section = Mapping[str, Key]
+
+SERVER: Section = {
+    "listen": Key("127.0.0.1:5000", values.listen),
+    "url": Key("", values.optional_url),
+    "names": Key([], values.hosts, values.format_list),
+    "data": Key("", values.path),
+    "workers": Key(0, values.whole(0, 64)),
+    "drain": Key("30s", values.duration, _duration),
+    "unqualified": Key([], values.hosts, values.format_list),
+}
+EGRESS: Section = {
+    "connect_timeout": Key("10s", values.positive, _duration),
+    "stall_timeout": Key("30s", values.positive, _duration),
+    # containerd 2.3 gives up when no header came within 30 s; 25 leaves time to tell it why.
+    "first_byte_deadline": Key("25s", values.positive, _duration),
+    "proxy": Key("", values.proxy, _url),
+    "no_proxy": Key([], values.strings, values.format_list),
+    "ca_file": Key("", values.path),
+}
+LOG: Section = {
+    "format": Key("text", values.choice("text", "json")),
+    "level": Key("info", values.choice("debug", "info", "warning", "error")),
+}
+UPSTREAM: Section = {
+    "urls": Key([], values.urls, values.format_list),
+    "aliases": Key([], values.hosts, values.format_list),
+    "hosts": Key([], values.hosts, values.format_list),
+    "prefix": Key("", values.segment),
+    "tag_ttl": Key("1h", values.lasting, _duration),
+    "on_gone": Key("keep", values.choice("keep", "obey")),
+    "stale_if_error": Key("forever", values.lasting, _duration),
+    "max_fills": Key(16, values.whole(1, 1000)),
+    "username": Key("", values.text),
+    "password": Key("", values.secret),
+}
+SECRETS = frozenset({"password"})  # each also as <key>_file
+
+SECTIONS: Mapping[str, Section] = {"server": SERVER, "egress": EGRESS, "log": LOG}
+
+DEFAULT_UPSTREAM = "registry.k8s.io"
+DEFAULT_ALIASES: Mapping[str, list[str]] = {DEFAULT_UPSTREAM: ["k8s.gcr.io"]}  # the frozen old name of the same content
+DEFAULT_URLS: Mapping[str, str] = {"docker.io": "https://registry-1.docker.io"}  # https://docker.io is a web site

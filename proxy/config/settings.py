@@ -1,0 +1,130 @@
+"""The settings as the rest of the program sees them: frozen, complete, valid. No reading, no defaults' reasons.
+
+Durations are seconds as floats, `math.inf` is "forever". Names of registries are in their one spelling (lower case,
+no default port), folders are absolute, URLs have no trailing slash.
+"""
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+class ConfigError(Exception):
+    """A wrong setting; the text is the one line a person reads: where, what is wrong, what to write instead."""
+
+
+class Secret:
+    """Text that prints as stars; `reveal` is the only way to it, so a leak can be searched for."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str = "") -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """The secret itself."""
+        return self._text
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __repr__(self) -> str:
+        return "***" if self._text else "''"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where we listen and keep things. `workers` is resolved (never 0), `drain` is seconds."""
+
+    listen: str
+    url: str
+    names: tuple[str, ...]
+    data: str
+    workers: int
+    drain: float
+    unqualified: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Egress:
+    """The way out: seconds, a proxy's URL (it may hold a password, so it is not in the repr), a CA file."""
+
+    connect_timeout: float
+    stall_timeout: float
+    first_byte_deadline: float
+    proxy: str = field(repr=False)
+    no_proxy: tuple[str, ...]
+    ca_file: str
+
+    def proxy_for(self, host: str) -> str:
+        """The proxy to reach `host` (no port, no brackets) through, or "" to go there directly.
+
+        `no_proxy` is read as curl and Go do: `*`, a name and everything below it, an address, a network.
+        """
+        host = host.lower().rstrip(".")
+        direct = not self.proxy or any(_matches(entry.lower(), host) for entry in self.no_proxy)
+        return "" if direct else self.proxy
+
+
+def _matches(entry: str, host: str) -> bool:
+    if entry == "*":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        name = entry.lstrip("*").lstrip(".")
+        return bool(name) and (host == name or host.endswith("." + name))
+    try:
+        return address in ipaddress.ip_network(entry, strict=False)
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """One registry elsewhere. `egress` is the global table with this upstream's own keys laid over it."""
+
+    name: str
+    urls: tuple[str, ...]
+    aliases: tuple[str, ...]
+    hosts: tuple[str, ...]
+    prefix: str
+    tag_ttl: float
+    on_gone: Literal["keep", "obey"]
+    stale_if_error: float
+    max_fills: int
+    username: str
+    password: Secret
+    egress: Egress
+
+    @property
+    def public(self) -> bool:
+        """No credentials: what it gave us, everybody may see."""
+        return not self.username
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """How the log is written, and from which level on."""
+
+    format: Literal["text", "json"]
+    level: Literal["debug", "info", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything. `origins` maps "server.listen" to "default", "/etc/x.toml:12", a variable's or an option's name."""
+
+    server: Server
+    egress: Egress
+    upstreams: Mapping[str, Upstream]
+    log: Log
+    origins: Mapping[str, str]
+    file: str | None

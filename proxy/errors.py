@@ -1,0 +1,110 @@
+"""The errors of a registry, one small class each: code, status, message, and what the caller should do next.
+
+Rooms raise these; only http/ turns them into responses, so a status is chosen here and nowhere else. A status tells
+the client what to do: 404 means "the registry really said no", 503 means "ask again later", never the reverse,
+because containerd remembers a 404 as "there is no such image". Messages end up in the reason phrase of the status
+line, the one text a node's event shows (a HEAD has no body), so they must hold no secret and no redirect path.
+Codes: OCI distribution-spec, "Error Codes"; UNAVAILABLE and UNKNOWN are CNCF Distribution's.
+"""
+
+import json
+from typing import ClassVar
+
+REASON_LIMIT = 200
+
+
+class StartError(Exception):
+    """The service cannot start; the text is the one line a person reads."""
+
+
+class RegistryError(Exception):
+    """An answer above 399. `message` is one sentence; `detail` goes into the body only."""
+
+    code: ClassVar[str] = "UNKNOWN"
+    status: ClassVar[int] = 500
+    result: ClassVar[str] = "error"
+
+    def __init__(self, message: str, *, detail: str = "", retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.detail = detail
+        self.retry_after = retry_after
+
+    def body(self) -> bytes:
+        """The OCI error document."""
+        return json.dumps({"errors": [{"code": self.code, "message": self.message, "detail": self.detail}]}).encode()
+
+    def reason(self) -> str:
+        """The reason phrase: printable ASCII, one line, at most 200 characters."""
+        text = "".join(c if " " <= c <= "~" else " " for c in f"tidegate: {self.message}")
+        return text if len(text) <= REASON_LIMIT else text[: REASON_LIMIT - 3] + "..."
+
+
+class BlobUnknown(RegistryError):
+    code, status, result = "BLOB_UNKNOWN", 404, "not_found"
+
+
+class ManifestUnknown(RegistryError):
+    code, status, result = "MANIFEST_UNKNOWN", 404, "not_found"
+
+
+class NameUnknown(RegistryError):
+    code, status, result = "NAME_UNKNOWN", 404, "not_found"
+
+
+class NameInvalid(RegistryError):
+    code, status = "NAME_INVALID", 400
+
+
+class DigestInvalid(RegistryError):
+    code, status = "DIGEST_INVALID", 400
+
+
+class RequestInvalid(RegistryError):
+    """A query or header that cannot be understood."""
+
+    code, status = "UNSUPPORTED", 400
+
+
+class NoSuchPath(RegistryError):
+    """A path that is no call of the specification."""
+
+    code, status, result = "UNSUPPORTED", 404, "not_found"
+
+
+class Unsupported(RegistryError):
+    """A method that this name does not take (the specification's answer to pushing at a read-only registry)."""
+
+    code, status, result = "UNSUPPORTED", 405, "denied"
+
+
+class Denied(RegistryError):
+    code, status, result = "DENIED", 403, "denied"
+
+
+class LoopDetected(RegistryError):
+    code, status = "DENIED", 508
+
+
+class RangeUnsatisfiable(RegistryError):
+    """RFC 9110 section 15.5.17; `size` goes into `Content-Range: bytes */size`."""
+
+    code, status = "RANGE_INVALID", 416
+
+    def __init__(self, message: str, size: int) -> None:
+        super().__init__(message)
+        self.size = size
+
+
+class Unavailable(RegistryError):
+    """Nothing to be had now, asking again later may help; never a 404, which clients would believe."""
+
+    code, status = "UNAVAILABLE", 503
+
+    def __init__(self, message: str, *, detail: str = "", retry_after: int | None = 5, label: str = "other") -> None:
+        super().__init__(message, detail=detail, retry_after=retry_after)
+        self.label = label
+
+
+class BodyBroken(Exception):
+    """A body that has started cannot be finished: the connection must be aborted, the sentence goes to the log."""

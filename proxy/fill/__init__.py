@@ -1,0 +1,1 @@
+"""One download per digest, read by many while it arrives."""

@@ -1,0 +1,194 @@
+"""Leading a fill: one download from the sources in order, resumed at byte N until the blob is here.
+
+Each attempt asks one source for the bytes that are missing. What ends an attempt (a cut, a stall, a wrong range, an
+error) costs that source its turn, never the bytes that came: content is addressed by digest, so any source will do for
+the rest. What a source will say again (404, 403, another size) retires it. Only the digest decides in the end.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator
+
+from proxy import metrics, policy
+from proxy.config import Upstream
+from proxy.errors import RegistryError, Unavailable
+from proxy.fill.outcomes import Outcomes
+from proxy.fill.permits import Permits
+from proxy.fill.state import Fill
+from proxy.ports import BlobSource, BlobStream, Lead
+from proxy.store.lock import Hold
+
+_MISMATCHES = 2
+
+
+class SourceRetired(Unavailable):
+    """This source's answer will not change: it says another size than the manifest."""
+
+
+class Leader:
+    """Carries one claim through to a published blob, or to an outcome that everybody on this machine can read."""
+
+    def __init__(self, fill: Fill, lead: Lead, upstream: Upstream, outcomes: Outcomes, permits: Permits) -> None:
+        self._fill = fill
+        self._lead = lead
+        self._upstream = upstream
+        self._outcomes = outcomes
+        self._permits = permits
+        self._mismatches = outcomes.mismatches(str(fill.digest), fill.arrived)
+        self._started = time.monotonic()
+        self._abandoned: Hold | None = None
+
+    async def run(self) -> None:
+        """Returns with the fill done, or with everything discarded and to be claimed again.
+
+        Raises RegistryError when every source has failed, Abandoned, OSError.
+        """
+        discard = True
+        try:
+            if self._lead.total != self._lead.offset or not self._lead.offset:
+                await self._download()
+            if await self._lead.seal():
+                discard = False
+                await self._finish()
+            else:
+                await self._mismatch()
+        except asyncio.CancelledError:
+            discard = False
+            raise
+        except Exception:
+            discard = self._lead.received == 0
+            raise
+        finally:
+            if self._abandoned is not None:
+                self._abandoned.release()
+            await self._lead.close(discard=discard)
+
+    async def _finish(self) -> None:
+        """Readers may have the last byte at once; the row stands before the rename, so no file is unaccounted."""
+        fill, lead = self._fill, self._lead
+        for source in fill.used:
+            await source.opened(fill.digest, lead.offset)
+        metrics.FILL_SECONDS.observe(time.monotonic() - self._started)
+        fill.finish(lead.fd, lead.offset)
+        await lead.publish()
+
+    async def _mismatch(self) -> None:
+        """Wrong bytes: once more from zero, from a single source; twice is an outcome."""
+        fill, count = self._fill, self._mismatches + 1
+        await self._outcomes.mismatch(str(fill.digest), count)
+        fill.discard()
+        if count >= _MISMATCHES:
+            names = ", ".join(sorted({source.upstream for source in fill.used})) or "an earlier download"
+            error = Unavailable(f"{names}: the bytes do not match {fill.digest.short}", label="body")
+            for source in fill.sources:
+                await self._outcomes.refuse(f"{source.key}@{fill.digest}", error)
+            raise error
+
+    async def _download(self) -> None:
+        """Everything that is missing, from whoever has it. Raises RegistryError when nobody has."""
+        permit = await self._permits.take(self._upstream.name, self._upstream.max_fills, self._wanted)
+        try:
+            failures = turn = 0
+            while True:
+                source = self._source(turn)
+                before = self._lead.received
+                try:
+                    return await self._attempt(source)
+                except RegistryError as error:
+                    failures = 1 if self._lead.received > before else failures + 1
+                    await self._failed(source, error, failures)
+                    turn += 1
+        finally:
+            permit.release()
+
+    def _wanted(self) -> bool:
+        return self._fill.readers > 0
+
+    def _source(self, turn: int) -> BlobSource:
+        """Whose turn it is. After a mismatch a single source, and another one than the first if there is one."""
+        alive = [source for source in self._fill.sources if source.key not in self._fill.retired]
+        return alive[self._mismatches % len(alive)] if self._mismatches else alive[turn % len(alive)]
+
+    async def _failed(self, source: BlobSource, error: RegistryError, failures: int) -> None:
+        """Wait before the next attempt, or raise because there is none."""
+        fill = self._fill
+        fill.errors[source.key] = error
+        if not isinstance(error, Unavailable) or isinstance(error, SourceRetired):
+            fill.retired.add(source.key)
+            await self._outcomes.refuse(f"{source.key}@{fill.digest}", error)
+            if all(known.key in fill.retired for known in fill.sources):
+                raise error
+            return
+        pause = policy.next_attempt(failures)
+        late = not fill.live and time.monotonic() - self._started > self._upstream.egress.first_byte_deadline
+        if pause is None or late or error.label == "throttled":
+            for known in fill.sources:
+                await self._outcomes.refuse(f"{known.key}@{fill.digest}", fill.errors.get(known.key, error))
+            raise error
+        await asyncio.sleep(pause)
+
+    async def _attempt(self, source: BlobSource) -> None:
+        """One request. Raises RegistryError when it does not bring the end of the blob."""
+        fill, lead = self._fill, self._lead
+        waited, left = time.monotonic() - self._started, len(fill.sources) - len(fill.retired)
+        budget = policy.attempt_budget(waited, self._upstream.egress.first_byte_deadline, left)
+        try:
+            async with asyncio.timeout(budget) as limit, source.open(fill.digest, lead.received, None) as stream:
+                total = self._agree(source, stream)
+                async with contextlib.aclosing(_missing(stream, lead.received)) as chunks:
+                    async for chunk in chunks:
+                        if limit.when() is not None:
+                            limit.reschedule(None)
+                            await self._first_byte(source, total)
+                        await self._take(stream, chunk, total)
+                await lead.settle()
+        except TimeoutError:
+            raise Unavailable(f"{source.upstream}: no byte within {budget:.0f} s", label="timeout") from None
+        if total is not None and lead.received < total:
+            raise Unavailable(f"{stream.host}: the body ended at {lead.received} of {total} bytes", label="body")
+
+    def _agree(self, source: BlobSource, stream: BlobStream) -> int | None:
+        """The blob's size, when everybody who names one names the same."""
+        promised = self._fill.size if self._fill.live else None
+        said = {size for size in (stream.total, source.size, promised) if size is not None}
+        if len(said) > 1:
+            sizes = " and ".join(str(size) for size in sorted(said))
+            raise SourceRetired(f"{stream.host}: the blob is said to have {sizes} bytes", label="body")
+        return said.pop() if said else None
+
+    async def _first_byte(self, source: BlobSource, total: int | None) -> None:
+        """This source really delivers: say so to readers here and to followers elsewhere."""
+        fill, lead = self._fill, self._lead
+        if source not in fill.used:
+            fill.used.append(source)
+        await source.opened(fill.digest, total)
+        lead.announce(total)
+        lead.on_progress(lambda: fill.grown(lead.fd, lead.offset, total))
+        fill.grown(lead.fd, lead.offset, total)
+
+    async def _take(self, stream: BlobStream, chunk: bytes, total: int | None) -> None:
+        if total is not None and self._lead.received + len(chunk) > total:
+            raise SourceRetired(f"{stream.host}: sent more than the {total} bytes it should", label="body")
+        self._check_wanted()
+        await self._lead.write(chunk)
+
+    def _check_wanted(self) -> None:
+        """Without clients a fill goes on only while there is room for such."""
+        if self._fill.readers == 0 and self._abandoned is None:
+            self._abandoned = self._permits.take_abandoned(self._upstream.name, self._upstream.max_fills)
+        elif self._fill.readers and self._abandoned is not None:
+            self._abandoned.release()
+            self._abandoned = None
+
+
+async def _missing(stream: BlobStream, offset: int) -> AsyncGenerator[bytes, None]:
+    """The chunks of a stream from `offset` on: a 200 to a Range request starts from zero."""
+    skip = offset - stream.start
+    async with contextlib.aclosing(stream.chunks()) as chunks:
+        async for chunk in chunks:
+            if skip >= len(chunk):
+                skip -= len(chunk)
+                continue
+            yield chunk[skip:] if skip else chunk
+            skip = 0

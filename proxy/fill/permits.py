@@ -1,0 +1,42 @@
+"""How many downloads one upstream may feed at a time, over all workers of this machine.
+
+Fills with clients wait for a permit, fills whose clients have left while they waited end; a running fill that lost
+its last client goes on only while fewer than half of the permits are spent on such. So nobody makes the cache
+download the world with one-byte ranges, and an honest client that hangs up still leaves a finished blob.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+
+from proxy.store.lock import Hold, Slots
+
+_POLL = 0.02
+
+
+class Abandoned(Exception):
+    """Nobody waits for this fill any more, and there is no room to finish it for later."""
+
+
+class Permits:
+    """Permits of one data folder."""
+
+    def __init__(self, folder: str) -> None:
+        os.makedirs(folder, exist_ok=True)
+        self._folder = folder
+
+    async def take(self, upstream: str, limit: int, wanted: Callable[[], bool]) -> Hold:
+        """A permit to download from `upstream`. Raises Abandoned when nobody wants it before there is one."""
+        slots = Slots(self._folder, upstream, limit)
+        while (held := slots.take()) is None:
+            if not wanted():
+                raise Abandoned
+            await asyncio.sleep(_POLL)
+        return held
+
+    def take_abandoned(self, upstream: str, limit: int) -> Hold:
+        """Permission to go on without clients. Raises Abandoned when too many do."""
+        held = Slots(self._folder, f"{upstream}-abandoned", max(1, limit // 2)).take()
+        if held is None:
+            raise Abandoned
+        return held

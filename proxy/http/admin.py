@@ -1,0 +1,120 @@
+"""What operators and their programs ask: /metrics, /healthz, /readyz, and over the admin socket /api/status.
+
+Everything here is true for the whole machine, whichever worker answers: it comes from files and shared memory.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from proxy import __version__, metrics
+from proxy.config import Settings
+from proxy.errors import NoSuchPath
+from proxy.http import respond
+from proxy.http.exchange import Exchange
+from proxy.store.board import Board, Tally
+from proxy.store.ingest import Store
+
+_SPACE_NEEDED = 64 << 20
+
+
+class Admin:
+    """The pages beside the registry API."""
+
+    def __init__(
+        self, settings: Settings, instance: str, store: Store, board: Board, tally: Tally, draining: Callable[[], bool]
+    ) -> None:
+        self._settings = settings
+        self._instance = instance
+        self._store = store
+        self._tally = tally
+        self._board = board
+        self._draining = draining
+
+    def public(self) -> dict[str, Callable[[Exchange], Awaitable[web.StreamResponse]]]:
+        """Pages anybody who reaches the port may see."""
+        return {"/metrics": self.metrics, "/healthz": self.healthz, "/readyz": self.readyz}
+
+    async def private(self, exchange: Exchange) -> web.StreamResponse:
+        """Pages of the admin socket. Raises NoSuchPath."""
+        pages = {**self.public(), "/api/status": self.status}
+        page = pages.get(exchange.request.path)
+        if page is None or exchange.request.method not in ("GET", "HEAD"):
+            raise NoSuchPath(f"{exchange.request.path[:80]!r} is not a page of the admin socket")
+        exchange.kind = "admin"
+        return await page(exchange)
+
+    async def metrics(self, exchange: Exchange) -> web.StreamResponse:
+        self._measure()
+        accept = exchange.request.headers.get("Accept", "")
+        text, content_type = await asyncio.to_thread(metrics.exposition, accept)
+        return respond.whole(exchange, text, {"Content-Type": content_type, "Server": respond.SERVER})
+
+    def _measure(self) -> None:
+        """Bring the gauges that are looked up, not counted, up to date."""
+        size, objects = self._tally.read()
+        metrics.CACHE_SIZE.set(size)
+        metrics.CACHE_OBJECTS.set(objects)
+        metrics.DISK_FREE.set(self._disk()[0])
+        for name in self._settings.upstreams:
+            metrics.UPSTREAM_UP.labels(name).set(self._board.is_up(name))
+
+    def _disk(self) -> tuple[int, int]:
+        """Free and total bytes where the data lies."""
+        found = os.statvfs(self._settings.server.data)
+        return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+
+    async def healthz(self, exchange: Exchange) -> web.StreamResponse:
+        return self._text(exchange, "ok")
+
+    async def readyz(self, exchange: Exchange) -> web.StreamResponse:
+        if self._draining():
+            return self._text(exchange, "draining", 503)
+        return self._text(exchange, self._health())
+
+    def _health(self) -> str:
+        if self._disk()[0] < _SPACE_NEEDED:
+            return f"degraded: the disk of {self._settings.server.data} is full"
+        down = [name for name in self._settings.upstreams if not self._up(name)]
+        return f"degraded: no answer from {', '.join(down)}" if down else "ok"
+
+    def _up(self, upstream: str) -> bool:
+        return self._board.is_up(upstream)
+
+    def _text(self, exchange: Exchange, text: str, status: int = 200) -> web.StreamResponse:
+        sent = {"Content-Type": "text/plain; charset=utf-8", "Server": respond.SERVER}
+        return respond.whole(exchange, f"{text}\n".encode(), sent, status)
+
+    async def status(self, exchange: Exchange) -> web.StreamResponse:
+        return respond.document(exchange, await asyncio.to_thread(self._status), "application/json")
+
+    def _status(self) -> Mapping[str, Any]:
+        """What `tidegate status` shows. Blocks."""
+        settings, free_total, (size, objects) = self._settings, self._disk(), self._tally.read()
+        requests = metrics.totals("tidegate_requests_total", "result")
+        to_clients = sum(metrics.totals("tidegate_client_bytes_total", "upstream").values())
+        from_upstreams = sum(metrics.totals("tidegate_upstream_bytes_total", "upstream").values())
+        return {
+            "version": __version__,
+            "instance": self._instance,
+            "started": self._board.started / 1e9,
+            "workers": settings.server.workers,
+            "health": self._health(),
+            "listen": settings.server.listen,
+            "data": settings.server.data,
+            "disk": {"free": free_total[0], "total": free_total[1], "cache_bytes": size, "cache_objects": objects},
+            "requests": {result: int(count) for result, count in requests.items() if count},
+            "client_bytes": int(to_clients),
+            "upstream_bytes": int(from_upstreams),
+            "saved_bytes": int(to_clients - from_upstreams),
+            "upstreams": [
+                {"name": upstream.name, "urls": list(upstream.urls), "up": self._up(upstream.name)}
+                for upstream in settings.upstreams.values()
+            ],
+            "fills": [
+                {"digest": digest, "bytes": seen.available, "size": seen.total} for digest, seen in self._store.live()
+            ],
+        }

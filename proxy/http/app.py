@@ -1,0 +1,109 @@
+"""The protocol factory connections are given to, and the first look at every request.
+
+aiohttp's low-level server without Application: one catch-all handler needs no router, and the difference is 20 % of
+the requests per second. Parsing and routing of a path are remembered per worker, because nodes ask the same few
+thousand paths over and over; the remembered value says nothing about content.
+"""
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from proxy.errors import RegistryError, RequestInvalid
+from proxy.http import handlers, respond
+from proxy.http.exchange import Exchange
+from proxy.oci import calls
+from proxy.oci.calls import Ping
+from proxy.ports import Ask
+from proxy.registry.route import Route, Router
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Page = Callable[[Exchange], Awaitable[web.StreamResponse]]
+_REMEMBERED = 8192
+_quiet = logging.getLogger("tidegate.aiohttp")
+_quiet.addHandler(logging.NullHandler())
+_quiet.propagate = False  # its lines quote the start of what could not be parsed: a token, when that was too long
+
+
+class Api:
+    """Requests of the registry API, and the few pages beside it."""
+
+    def __init__(self, router: Router, instance: str, pages: dict[str, Page]) -> None:
+        self._router = router
+        self._instance = instance
+        self._pages = pages
+        self._seen: OrderedDict[tuple[str, str, str], tuple[calls.Request, Route | None]] = OrderedDict()
+
+    async def __call__(self, exchange: Exchange) -> web.StreamResponse:
+        """Raises RegistryError, BodyBroken, ConnectionError."""
+        request = exchange.request
+        page = self._pages.get(request.raw_path.partition("?")[0])
+        if page is not None and request.method in ("GET", "HEAD"):
+            return await page(exchange)
+        asked, route = self._parse(request.method, request.raw_path, request.headers.get("Host", ""))
+        handlers.describe(exchange, asked.call)
+        if route is None:
+            return await handlers.answer(exchange, asked, None, None)
+        exchange.upstream, exchange.repo, exchange.alias = route.registry.name, route.repo, route.alias
+        via = request.headers.get("Via", "")
+        if via:
+            handlers.check_loop(via, self._instance)
+        return await handlers.answer(exchange, asked, route, Ask(route.repo, time.time(), via))
+
+    def _parse(self, method: str, raw_path: str, host: str) -> tuple[calls.Request, Route | None]:
+        key = (method, raw_path, host)
+        seen = self._seen.get(key)
+        if seen is not None:
+            self._seen.move_to_end(key)
+            return seen
+        asked = calls.parse(method, raw_path)
+        route = None if isinstance(asked.call, Ping) else self._router.route(host, asked.namespace, asked.call.name)
+        self._seen[key] = asked, route
+        if len(self._seen) > _REMEMBERED:
+            self._seen.popitem(last=False)
+        return asked, route
+
+
+class _Connection(RequestHandler):
+    """A connection whose unreadable requests get an OCI error body too."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Raises ConnectionError when an answer has begun."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun")
+        problem: RegistryError = RequestInvalid("the request cannot be read: malformed, or a header is too long")
+        if status >= 500:
+            problem = RegistryError("an internal error; the log of tidegate says more")
+        answer = respond.error(Exchange(request), problem)
+        answer.force_close()
+        return answer
+
+
+class Front(web.Server):
+    """Makes connections: `front()` is a protocol for `connect_accepted_socket`."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._limits: dict[str, Any] = {
+            "access_log": None,
+            "logger": _quiet,
+            "keepalive_timeout": 75.0,
+            "max_line_size": 16 << 10,
+            "max_field_size": 32 << 10,
+            "auto_decompress": False,
+            "lingering_time": 2.0,
+        }
+        super().__init__(handler, **self._limits)
+
+    def __call__(self) -> RequestHandler:
+        return _Connection(self, loop=self._loop, **self._limits)

@@ -1,0 +1,68 @@
+"""The one place that knows what an exception means for a client, and that tells metrics and log about every answer."""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from proxy import metrics
+from proxy.errors import BodyBroken, RegistryError
+from proxy.http import respond
+from proxy.http.access import AccessLog
+from proxy.http.exchange import Exchange
+
+_log = logging.getLogger("tidegate.http")
+_COUNTED = frozenset(metrics.KINDS)
+
+
+class Guard:
+    """Wraps a handler: whatever comes out of it, the client gets an honest answer or a cut connection."""
+
+    def __init__(self, handle: Callable[[Exchange], Awaitable[web.StreamResponse]], access: AccessLog) -> None:
+        self._handle = handle
+        self._access = access
+        self.busy = 0
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        exchange = Exchange(request)
+        self.busy += 1
+        try:
+            return await self._answer(exchange)
+        finally:
+            self.busy -= 1
+            self._account(exchange)
+
+    async def _answer(self, exchange: Exchange) -> web.StreamResponse:
+        try:
+            return await self._handle(exchange)
+        except RegistryError as problem:
+            exchange.result = problem.result
+            return self._refused(exchange, problem)
+        except BodyBroken as problem:
+            exchange.result, exchange.error = "error", str(problem)
+            respond.abort(exchange.request)
+        except ConnectionError:
+            exchange.error = "the client left"
+        except Exception:
+            _log.exception("%s %s", exchange.request.method, exchange.request.path)
+            exchange.result = "error"
+            return self._refused(exchange, RegistryError("an internal error; the log of tidegate says more"))
+        return web.Response(status=exchange.status or 499)
+
+    def _refused(self, exchange: Exchange, problem: RegistryError) -> web.StreamResponse:
+        if exchange.status:  # the answer had started
+            respond.abort(exchange.request)
+            exchange.error = problem.message
+            return web.Response(status=exchange.status)
+        return respond.error(exchange, problem)
+
+    def _account(self, exchange: Exchange) -> None:
+        if exchange.kind in _COUNTED and exchange.upstream:
+            method = "HEAD" if exchange.request.method == "HEAD" else "GET"
+            result = exchange.result or "error"
+            metrics.answered(exchange.upstream, exchange.kind, method, result, exchange.sent)
+            metrics.first_byte(result, (exchange.first_byte or time.perf_counter()) - exchange.started)
+            if exchange.alias:
+                metrics.LEGACY.labels(exchange.alias).inc()
+        self._access.write(exchange)

@@ -1,0 +1,77 @@
+"""Pure decisions: facts and the time in, a decision out. No I/O, no clock, no settings read from anywhere.
+
+Times are wall-clock seconds, because the facts are rows that outlive the process and are read by other workers.
+"""
+
+import random
+from dataclasses import dataclass
+from enum import Enum, auto
+
+REFUSAL_MEMORY = 2.0
+"""Seconds an upstream's "no" answers for everybody who asks the same: 50 nodes that start a pull together arrive over
+a second or so, and must not become 50 questions."""
+
+STALE_AT_ONCE = 10.0
+"""Seconds during which a tag is answered from what is known, after one attempt to revalidate it has failed."""
+
+REVALIDATION_DEADLINE = 5.0
+"""Seconds a client waits for the upstream's word on a tag we have: a node's HEAD may wait 30, and much follows it."""
+
+BACKOFF = (0.1, 0.4, 1.0)
+"""Seconds before the next attempt, by attempts in a row that brought no byte; then it is given up."""
+
+BYPASS_LIMIT = 1 << 20
+BYPASS_DISTANCE = 8 << 20
+"""A closed range of at most this many bytes, starting this far beyond what is here, gets a request of its own."""
+
+LAST_ATTEMPT = 60.0
+"""Seconds the last attempt may take to its first byte, although the answer to the clients has ended by then: a proxy
+that scans downloads first delivers the first byte after 40 s and more, and the next pull finds the blob here."""
+
+
+class TagState(Enum):
+    FRESH = auto()  # answer from what is known
+    ASK = auto()  # ask the upstream
+    HOLD = auto()  # the upstream failed a moment ago: answer stale at once
+
+
+@dataclass(frozen=True, slots=True)
+class TagFacts:
+    """What is known of a tag: when the upstream last confirmed it, when asking last failed (0: never)."""
+
+    checked_at: float
+    failed_at: float = 0.0
+
+
+def tag_state(facts: TagFacts, ttl: float, stale_if_error: float, now: float) -> TagState:
+    """Whether a known tag is answered, asked for, or answered stale without asking."""
+    if 0 <= now - facts.checked_at < ttl:
+        return TagState.FRESH
+    if 0 <= now - facts.failed_at < STALE_AT_ONCE and usable_stale(facts, ttl, stale_if_error, now):
+        return TagState.HOLD
+    return TagState.ASK
+
+
+def usable_stale(facts: TagFacts, ttl: float, stale_if_error: float, now: float) -> bool:
+    """Whether a tag the upstream cannot confirm now may still be answered."""
+    return now - facts.checked_at < ttl + stale_if_error
+
+
+def refusal_counts(refused_at: float, arrived: float) -> bool:
+    """Whether an upstream's refusal answers a request that arrived at `arrived`: it is newer, or hardly older."""
+    return refused_at > arrived - REFUSAL_MEMORY
+
+
+def next_attempt(failures: int) -> float | None:
+    """Seconds to wait after `failures` attempts in a row without a byte; None: give up. Jittered, so that what
+    failed together does not come back together."""
+    if failures > len(BACKOFF):
+        return None
+    return BACKOFF[max(failures, 1) - 1] * random.uniform(0.5, 1.5)
+
+
+def attempt_budget(waited: float, deadline: float, sources_left: int) -> float:
+    """Seconds one attempt may take to its first byte, so that every source gets its turn before the deadline."""
+    if sources_left <= 1:
+        return LAST_ATTEMPT
+    return max((deadline - waited) / sources_left, 1.0)

@@ -1,0 +1,264 @@
+"""The pull-through registry: what is here is answered from here, what is not is fetched once and kept.
+
+Manifests are small and fetched whole, in turns (fill/turn.py); blobs arrive through fills. Both live in the same
+content-addressed store; what a repository may show stands in the rows.
+"""
+
+import asyncio
+import math
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from proxy.config import Upstream
+from proxy.errors import ManifestUnknown, RegistryError, Unavailable
+from proxy.fill.flight import Flights
+from proxy.fill.outcomes import Outcomes
+from proxy.fill.tail import Tail
+from proxy.fill.turn import Turns
+from proxy.oci.digest import Digest
+from proxy.oci.media import Descriptor, Manifest, listed
+from proxy.oci.names import Reference, Tag
+from proxy.ports import Answer, Ask, BlobStore, Filling, Lead, OpenBlob
+from proxy.registry.memory import Memory
+from proxy.registry.renewal import Renewals
+from proxy.registry.rows import Rows
+from proxy.registry.source import UpstreamSource
+from proxy.upstream.client import Client
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """What every pull-through registry of a worker shares."""
+
+    store: BlobStore
+    flights: Flights
+    turns: Turns
+    outcomes: Outcomes
+    memory: Memory
+
+
+class Cached:
+    """One upstream, pulled through. Satisfies ports.Registry."""
+
+    def __init__(
+        self, settings: Upstream, clients: Sequence[Client], rows: Rows, renewals: Renewals, rooms: Rooms
+    ) -> None:
+        self.name = settings.name
+        self._settings = settings
+        self._clients = clients
+        self._rows = rows
+        self._renewals = renewals
+        self._rooms = rooms
+
+    async def resolve(self, ask: Ask, reference: Reference) -> Answer[Descriptor]:
+        answer = await self.manifest(ask, reference)
+        return Answer(answer.value.descriptor, answer.result, answer.warning)
+
+    async def manifest(self, ask: Ask, reference: Reference) -> Answer[Manifest]:
+        key = f"t:{self._rows.full(ask.repo)}:{reference}"
+        known = self._rooms.memory.get(key)
+        if known is not None:
+            return known
+        word = self._rooms.memory.word(key)
+        if isinstance(reference, Digest):
+            answer = await self._by_digest(ask, reference)
+            self._rooms.memory.put(key, answer.value, word, math.inf)
+            return answer
+        named: Answer[str] = await self._renewals.current(
+            key, ask, lambda known: self._renew_tag(ask, reference, known)
+        )
+        answer = await self._by_digest(ask, Digest.parse(named.value))
+        if named.result == "hit" and (kept := self._rows.kept(key)) is not None and kept.value == named.value:
+            self._rooms.memory.put(key, answer.value, word, kept.checked_at + self._settings.tag_ttl)
+        return Answer(answer.value, named.result if answer.result == "hit" else answer.result, named.warning)
+
+    async def _renew_tag(self, ask: Ask, tag: Tag, known: str | None) -> tuple[str, bool]:
+        """One HEAD where the tag is known, and the manifest only when it changed; the manifest at once where not."""
+        if known is not None:
+            head = await self._first(lambda client: client.head(ask, tag))
+            if head.digest is not None:
+                if str(head.digest) != known:
+                    await self._by_digest(ask, head.digest)
+                return str(head.digest), str(head.digest) == known
+        manifest = await self._first(lambda client: client.manifest(ask, tag))
+        await self._keep(ask, manifest)
+        return str(manifest.descriptor.digest), str(manifest.descriptor.digest) == known
+
+    async def _by_digest(self, ask: Ask, digest: Digest) -> Answer[Manifest]:
+        """A manifest named by digest: here, or fetched once."""
+        if (found := self._here(ask, digest)) is not None:
+            return Answer(found, "hit")
+        key = f"m:{self._rows.full(ask.repo)}@{digest}"
+        joined = self._rooms.turns.running(key)
+
+        def look() -> Answer[Manifest] | None:
+            found = self._here(ask, digest)
+            if found is None and (refusal := self._rooms.outcomes.refusal(key, ask.arrived)) is not None:
+                raise refusal
+            return None if found is None else Answer(found, "coalesced")
+
+        async def fetch() -> Answer[Manifest]:
+            manifest = await self._refusing(key, lambda client: client.manifest(ask, digest))
+            await self._keep(ask, manifest)
+            return Answer(manifest, "miss")
+
+        answer = await self._in_time(self._rooms.turns.run(key, look, fetch))
+        return replace(answer, result="coalesced") if joined else answer
+
+    def _here(self, ask: Ask, digest: Digest) -> Manifest | None:
+        """A manifest that is in the store and that this repository may show."""
+        said = self._rows.manifest(ask.repo, digest)
+        opened = self._rooms.store.open(digest) if said is not None else None
+        if said is None or opened is None:
+            return None
+        try:
+            content = os.pread(opened.fd, opened.size, 0)
+        finally:
+            opened.close()
+        return Manifest(said, content) if len(content) == said.size else None
+
+    async def _keep(self, ask: Ask, manifest: Manifest) -> None:
+        """Rows first, then the file: a row without a file is a miss. A full disk costs the copy, not the answer."""
+        try:
+            await self._rows.put_manifest(ask.repo, manifest)
+            await keep_content(self._rooms.store, manifest.descriptor.digest, manifest.content)
+        except OSError as error:
+            raise Unavailable(f"the cache cannot be written: {error.strerror or error}") from error
+
+    async def stat(self, ask: Ask, digest: Digest) -> Answer[Descriptor]:
+        said = self._rows.blob(ask.repo, digest)
+        if said is not None and said.size is None and (opened := self._rooms.store.open(digest)) is not None:
+            said = Descriptor(digest, opened.size)
+            opened.close()
+        if said is None and self._rows.public and (size := self._rows.told_size(ask.repo, digest)) is not None:
+            said = Descriptor(digest, size)
+        if said is not None and said.size is not None:
+            return Answer(said, "hit")
+        return Answer(await self._prove(ask, digest), "miss")
+
+    async def _prove(self, ask: Ask, digest: Digest) -> Descriptor:
+        """Ask the upstream whether this repository has this blob, and remember it. Raises RegistryError."""
+        key = f"b:{self._rows.full(ask.repo)}@{digest}"
+
+        def look() -> Descriptor | None:
+            said = self._rows.blob(ask.repo, digest)
+            if said is None and (refusal := self._rooms.outcomes.refusal(key, ask.arrived)) is not None:
+                raise refusal
+            return said if said is not None and said.size is not None else None
+
+        async def head() -> Descriptor:
+            said = await self._refusing(key, lambda client: client.blob_size(ask, digest))
+            await self._rows.put_blob(ask.repo, digest, said.size)
+            return said
+
+        return await self._in_time(self._rooms.turns.run(key, look, head))
+
+    async def blob(self, ask: Ask, digest: Digest) -> Answer[OpenBlob | Filling]:
+        opened = self._rooms.store.open(digest)
+        if opened is None:
+            return await self._fill(ask, digest)
+        if self._rows.blob(ask.repo, digest) is None:
+            try:
+                await self._prove(ask, digest)
+            except BaseException:
+                opened.close()
+                raise
+        return Answer(opened, "hit")
+
+    async def _fill(self, ask: Ask, digest: Digest) -> Answer[OpenBlob | Filling]:
+        """Join the fill, or start it. Having led is the proof that this repository has the blob; having read what
+        somebody else downloads is none, so whoever may not see the digest yet asks for itself."""
+        size = self._rows.told_size(ask.repo, digest)
+        sources = [UpstreamSource(client, ask, self._rows, size) for client in self._clients]
+        joined = self._rooms.flights.running(digest)
+        fill = self._rooms.flights.board(digest, sources, ask.arrived, self._settings)
+        tail = Tail(fill, sources[0], self._settings.egress.first_byte_deadline)
+        try:
+            await tail.ready()
+            if self._rows.blob(ask.repo, digest) is None:
+                await self._prove(ask, digest)
+        except BaseException:
+            tail.close()
+            raise
+        return Answer(tail, "coalesced" if joined or not fill.used else "miss")
+
+    async def tags(self, ask: Ask) -> Answer[Sequence[str]]:
+        async def renew(known: Sequence[str] | None) -> tuple[Sequence[str], bool]:
+            found = await self._first(lambda client: client.tags(ask))
+            return found, found == known
+
+        return await self._renewals.current(f"l:{self._rows.full(ask.repo)}", ask, renew)
+
+    async def referrers(self, ask: Ask, digest: Digest) -> Answer[Sequence[Mapping[str, Any]]]:
+        async def renew(
+            known: Sequence[Mapping[str, Any]] | None,
+        ) -> tuple[Sequence[Mapping[str, Any]], bool]:
+            found = await self._first(lambda client: self._referrers(client, ask, digest))
+            return found, found == known
+
+        return await self._renewals.current(f"l:{self._rows.full(ask.repo)}@{digest}", ask, renew)
+
+    async def _referrers(self, client: Client, ask: Ask, digest: Digest) -> list[Mapping[str, Any]]:
+        """The referrers API, else the specification's fallback tag, else none."""
+        try:
+            return await client.referrers(ask, digest)
+        except ManifestUnknown:
+            pass
+        try:
+            manifest = await client.manifest(ask, Tag(f"{digest.algorithm}-{digest.hex}"))
+        except ManifestUnknown:
+            return []
+        return listed(manifest.content)
+
+    async def _first(self, call: Callable[[Client], Awaitable[T]]) -> T:
+        """The first answer of the upstream's URLs, in order; only one that is unavailable passes on to the next."""
+        for client in self._clients[:-1]:
+            try:
+                return await call(client)
+            except Unavailable:
+                continue
+        return await call(self._clients[-1])
+
+    async def _refusing(self, key: str, call: Callable[[Client], Awaitable[T]]) -> T:
+        """`_first`; a refusal is written down for everybody on this machine who asks the same now."""
+        try:
+            return await self._first(call)
+        except RegistryError as error:
+            await self._rooms.outcomes.refuse(key, error)
+            raise
+
+    async def _in_time(self, answer: Awaitable[T]) -> T:
+        """The deadline ends the answer, not the asking."""
+        deadline = self._settings.egress.first_byte_deadline
+        try:
+            async with asyncio.timeout(deadline):
+                return await answer
+        except TimeoutError:
+            message = f"{self.name}: no answer within {deadline:.0f} s"
+            raise Unavailable(message, retry_after=10, label="timeout") from None
+
+
+async def keep_content(store: BlobStore, digest: Digest, content: bytes) -> None:
+    """Put verified content in the store. What somebody else is writing under this digest is left to them.
+
+    Raises OSError.
+    """
+    claimed = store.claim(digest, lambda: None)
+    if isinstance(claimed, Lead) and claimed.offset:
+        await claimed.close(discard=True)
+        claimed = store.claim(digest, lambda: None)
+    if not isinstance(claimed, Lead) or claimed.offset:
+        await claimed.close(discard=False) if isinstance(claimed, Lead) else claimed.close()
+        return
+    sealed = False
+    try:
+        await claimed.write(content)
+        sealed = await claimed.seal()
+        if sealed:
+            await claimed.publish()
+    finally:
+        await claimed.close(discard=not sealed)

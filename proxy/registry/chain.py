@@ -1,0 +1,69 @@
+"""Names without prefix and without ns, where several registries may answer for them, in order.
+
+Only a clean 404 moves on to the next registry; any other failure ends the search, because "not now" must not become
+"another image of the same name". Who answered for a manifest is remembered per repository, and blob requests follow
+that, so that one pull does not mix registries.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from proxy.errors import BlobUnknown, ManifestUnknown, NameUnknown, RegistryError
+from proxy.oci.digest import Digest
+from proxy.oci.media import Descriptor, Manifest
+from proxy.oci.names import Reference, Repo
+from proxy.ports import Answer, Ask, Filling, OpenBlob, Registry
+from proxy.store.index import Index
+
+T = TypeVar("T")
+_UNKNOWN = (ManifestUnknown, NameUnknown, BlobUnknown)
+
+
+class Unqualified:
+    """Several registries behind one name space. Satisfies ports.Registry."""
+
+    def __init__(self, registries: Sequence[Registry], index: Index) -> None:
+        self.name = registries[0].name
+        self._registries = registries
+        self._index = index
+
+    async def resolve(self, ask: Ask, reference: Reference) -> Answer[Descriptor]:
+        return await self._search(ask.repo, lambda registry: registry.resolve(ask, reference))
+
+    async def manifest(self, ask: Ask, reference: Reference) -> Answer[Manifest]:
+        return await self._search(ask.repo, lambda registry: registry.manifest(ask, reference))
+
+    async def stat(self, ask: Ask, digest: Digest) -> Answer[Descriptor]:
+        owner = self._owner(ask.repo)
+        return replace(await owner.stat(ask, digest), by=owner.name)
+
+    async def blob(self, ask: Ask, digest: Digest) -> Answer[OpenBlob | Filling]:
+        owner = self._owner(ask.repo)
+        return replace(await owner.blob(ask, digest), by=owner.name)
+
+    async def tags(self, ask: Ask) -> Answer[Sequence[str]]:
+        return await self._search(ask.repo, lambda registry: registry.tags(ask))
+
+    async def referrers(self, ask: Ask, digest: Digest) -> Answer[Sequence[Mapping[str, Any]]]:
+        owner = self._owner(ask.repo)
+        return replace(await owner.referrers(ask, digest), by=owner.name)
+
+    def _owner(self, repo: Repo) -> Registry:
+        """Who answered for this repository last; the first one where nobody has."""
+        name = self._index.get(f"o:{repo}")
+        return next((registry for registry in self._registries if registry.name == name), self._registries[0])
+
+    async def _search(self, repo: Repo, call: Callable[[Registry], Awaitable[Answer[T]]]) -> Answer[T]:
+        refusal: RegistryError | None = None
+        for registry in self._registries:
+            try:
+                answer = await call(registry)
+            except _UNKNOWN as error:
+                refusal = refusal or error
+                continue
+            if self._index.get(f"o:{repo}") != registry.name:
+                await self._index.put({f"o:{repo}": registry.name})
+            return replace(answer, by=registry.name)
+        assert refusal is not None, "a chain has at least one registry"
+        raise refusal

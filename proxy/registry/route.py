@@ -1,0 +1,114 @@
+"""Which registry answers for a name: the table of contract, nothing is ever dialled because a client named it.
+
+In this order: (1) containerd's `ns`, unless it is one of our own names; (2) the Host a client asked; (3) the first
+segment of the path; (4) a first segment that looks like a host and is none of ours is refused by name; (5) whoever
+answers for unqualified names.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from proxy.config import Upstream
+from proxy.errors import Denied, NameInvalid, NameUnknown
+from proxy.oci.names import Repo, looks_like_host, registry_name
+from proxy.ports import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Who answers, under which repository name, and by which old name it was asked for (empty: by none)."""
+
+    registry: Registry
+    repo: Repo
+    alias: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    registry: Registry
+    alias: str
+    library: bool
+
+
+class Router:
+    """The names of this tidegate. `own` are the names it goes by itself: as `ns` they say nothing."""
+
+    def __init__(
+        self, upstreams: Iterable[tuple[Upstream, Registry]], unqualified: Registry | None, own: Iterable[str]
+    ) -> None:
+        self._names: dict[str, _Entry] = {}
+        self._prefixes: dict[str, _Entry] = {}
+        self._hosts: dict[str, _Entry] = {}
+        self._own = frozenset(own)
+        for upstream, registry in upstreams:
+            self._add(upstream, registry)
+        self._unqualified = None if unqualified is None else _Entry(unqualified, "", unqualified.name == "docker.io")
+
+    def _add(self, upstream: Upstream, registry: Registry) -> None:
+        library = upstream.name == "docker.io"
+        entry = _Entry(registry, "", library)
+        self._names[upstream.name] = entry
+        self._names |= {alias: _Entry(registry, alias, library) for alias in upstream.aliases}
+        if upstream.prefix:
+            self._prefixes[upstream.prefix] = entry
+        self._hosts |= {
+            host: _Entry(registry, host if host in upstream.aliases else "", library) for host in upstream.hosts
+        }
+
+    def route(self, host: str, namespace: str | None, name: str) -> Route:
+        """Raises NameInvalid, NameUnknown, and Denied with the reason."""
+        first, _, rest = name.partition("/")
+        if namespace is not None and (entry := self._by_namespace(namespace, first)) is not None:
+            return _route(entry, rest if self._leads(first) is not None else name)
+        if (entry := self._hosts.get(_host(host))) is not None:
+            return _route(entry, name)
+        if (entry := self._leads(first)) is not None:
+            return _route(entry, rest)
+        if looks_like_host(first):
+            raise Denied(f"{first} is none of the registries here: {self._known()}")
+        if self._unqualified is None:
+            raise NameUnknown(f"a name without registry; prefix it with one of {self._known()}")
+        return _route(self._unqualified, name)
+
+    def _by_namespace(self, namespace: str, first: str) -> _Entry | None:
+        """The upstream that `ns` names; None when it names us."""
+        try:
+            asked = registry_name(namespace)
+        except NameInvalid:
+            raise Denied(f"ns={namespace[:80]!r} is not a registry's name; known here: {self._known()}") from None
+        if asked in self._own:
+            return None
+        entry = self._names.get(asked)
+        if entry is None:
+            raise Denied(f"ns={asked} is none of the registries here: {self._known()}")
+        named = self._leads(first)
+        if named is not None and named.registry is not entry.registry:
+            raise Denied(f"ns={asked} and the path's {first} name different registries")
+        return entry
+
+    def _leads(self, segment: str) -> _Entry | None:
+        """The upstream that a first path segment names, by name, alias or prefix."""
+        return self._prefixes.get(segment) or self._names.get(segment)
+
+    def _known(self) -> str:
+        return ", ".join(sorted({*self._names, *self._prefixes}))
+
+
+def _host(header: str) -> str:
+    try:
+        return registry_name(header)
+    except NameInvalid:
+        return ""
+
+
+def _route(entry: _Entry, name: str) -> Route:
+    if not name:
+        raise NameInvalid("the path names a registry but no repository in it")
+    repo = Repo.parse(f"library/{name}" if entry.library and "/" not in name else name)
+    return Route(entry.registry, repo, entry.alias)
+
+
+def own_names(listen: str, names: Iterable[str], url_host: str) -> Mapping[str, None]:
+    """Names that mean this tidegate: configured ones, the listen address, the host of its URL."""
+    found = [*names, listen, url_host]
+    return {registry_name(name): None for name in found if name}

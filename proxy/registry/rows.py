@@ -1,0 +1,74 @@
+"""What the index says of one upstream's names, typed. Rows are small, and every one can be asked for again.
+
+`scope` is who may see a digest. An upstream without credentials is public: a digest got without credentials is visible
+in every repository of every such upstream, no question asked, so all of them share one empty scope. With credentials
+the scope is the repository, and a row is written only after that upstream answered 2xx for that digest in it; being
+listed in a manifest proves nothing. Sizes a manifest gives for its children count in its own repository only: a
+hostile manifest with a wrong size breaks nothing elsewhere.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from proxy.oci.digest import Digest
+from proxy.oci.media import Descriptor, Manifest, children
+from proxy.oci.names import Repo
+from proxy.registry.renewal import Kept
+from proxy.store.index import Index
+
+
+class Rows:
+    """The rows of one upstream."""
+
+    def __init__(self, index: Index, upstream: str, public: bool) -> None:
+        self._index = index
+        self._upstream = upstream
+        self.public = public
+
+    def full(self, repo: Repo) -> str:
+        """The repository's name on this machine."""
+        return f"{self._upstream}/{repo}"
+
+    def _scope(self, repo: Repo) -> str:
+        return "" if self.public else self.full(repo)
+
+    def manifest(self, repo: Repo, digest: Digest) -> Descriptor | None:
+        """A manifest this repository may show."""
+        row = self._index.get(f"m:{self._scope(repo)}@{digest}")
+        if row is None:
+            return None
+        media_type, size = json.loads(row)
+        return Descriptor(digest, size, media_type)
+
+    def blob(self, repo: Repo, digest: Digest) -> Descriptor | None:
+        """A blob this repository may show."""
+        row = self._index.get(f"b:{self._scope(repo)}@{digest}")
+        return None if row is None else Descriptor(digest, json.loads(row))
+
+    def told_size(self, repo: Repo, digest: Digest) -> int | None:
+        """What a manifest of this repository says of a child's size. Permits nothing."""
+        row = self._index.get(f"s:{self.full(repo)}@{digest}")
+        return None if row is None else int(row)
+
+    async def put_manifest(self, repo: Repo, manifest: Manifest) -> None:
+        """The upstream answered with this manifest in this repository. Raises OSError."""
+        said = manifest.descriptor
+        rows = {f"s:{self.full(repo)}@{child.digest}": str(child.size) for child in children(manifest.content)}
+        rows[f"m:{self._scope(repo)}@{said.digest}"] = json.dumps([said.media_type, said.size])
+        await self._index.put(rows)
+
+    async def put_blob(self, repo: Repo, digest: Digest, size: int | None) -> None:
+        """The upstream answered 2xx for this blob in this repository. Raises OSError."""
+        await self._index.put({f"b:{self._scope(repo)}@{digest}": json.dumps(size)})
+
+    def kept(self, key: str) -> Kept[Any] | None:
+        """A value that was asked for at some time: a tag's digest, a list."""
+        row = self._index.get(key)
+        return None if row is None else Kept(*json.loads(row))
+
+    async def keep(self, key: str, kept: Kept[Any] | None) -> None:
+        """Write such a value, None to forget it. Raises OSError."""
+        row = None if kept is None else json.dumps([kept.value, kept.checked_at, kept.failed_at])
+        rows: Mapping[str, str | None] = {key: row}
+        await self._index.put(rows)

@@ -1,0 +1,154 @@
+"""The writing end of a growing file: hashed as it is written, the newest byte kept back.
+
+One hop to a thread hashes and writes up to 1 MiB; the hops of one file run one after another, the next one taking
+whatever has arrived meanwhile. Measured here: 750-940 MB/s with 1 MiB pieces, 52 with 16 KiB, because a hop costs
+about 190 us. A hop is never cancelled, and `stop` waits for the outstanding one: a cancelled write that finishes
+after its descriptor number was reused wrote into another blob in an experiment.
+"""
+
+import asyncio
+import io
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import TYPE_CHECKING, Any
+
+from aiofiles.threadpool import wrap
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+PIECE = 1 << 20
+
+
+class _Hashing(io.FileIO):
+    """A raw file that hashes what it writes and keeps the newest byte back. Runs in threads, one call at a time."""
+
+    def __init__(self, fd: int, hasher: "_Hash") -> None:
+        super().__init__(fd, "r+b", closefd=False)
+        self.hasher = hasher
+        self.held = b""
+        self.position = os.fstat(fd).st_size
+        self._unhashed = self.position
+
+    def write(self, data: Any) -> int:
+        """Append the chunks of `data`, all but the very last byte of the stream so far."""
+        self._catch_up()
+        joined = b"".join(data)
+        self.hasher.update(joined)
+        self._append([self.held, memoryview(joined)[:-1]])
+        self.held = joined[-1:]
+        return len(joined)
+
+    def release(self, digest: str) -> bool:
+        """Write the byte kept back, if the whole has the hex digest it should have."""
+        self._catch_up()
+        if self.hasher.hexdigest() != digest:
+            return False
+        self._append([self.held])
+        self.held = b""
+        return True
+
+    def _catch_up(self) -> None:
+        """Hash what an earlier life left in the file, once, before the first new byte."""
+        start = 0
+        while start < self._unhashed:
+            piece = os.pread(self.fileno(), PIECE, start)
+            if not piece:
+                raise OSError(f"a part of {self._unhashed} bytes ends at {start}")
+            self.hasher.update(piece)
+            start += len(piece)
+        self._unhashed = 0
+
+    def _append(self, buffers: list[Any]) -> None:
+        left = [memoryview(buffer) for buffer in buffers if len(buffer)]
+        while left:
+            written = os.pwritev(self.fileno(), left, self.position)
+            self.position += written
+            while left and written >= len(left[0]):
+                written -= len(left.pop(0))
+            if left:
+                left[0] = left[0][written:]
+
+
+class Growing:
+    """Takes chunks, tells how far the file has grown. One hop is outstanding at most, so hops keep their order."""
+
+    def __init__(self, fd: int, hasher: "_Hash", pool: Executor) -> None:
+        self._raw = _Hashing(fd, hasher)
+        self._file = wrap(self._raw, executor=pool)
+        self._pool = pool
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self._room = asyncio.Event()
+        self._hop: asyncio.Task[Any] | None = None
+        self._error: OSError | None = None
+        self.on_progress: Callable[[], None] | None = None
+        self.received = self._raw.position
+
+    @property
+    def offset(self) -> int:
+        """Bytes in the file."""
+        return self._raw.position
+
+    async def write(self, chunk: bytes) -> None:
+        """Take a chunk; returns at once while less than a piece is waiting. Raises the OSError of an earlier hop."""
+        self._raise()
+        self._pending.append(chunk)
+        self._pending_bytes += len(chunk)
+        self.received += len(chunk)
+        if self._hop is None:
+            self._hop = asyncio.create_task(self._drain())
+        if self._pending_bytes >= PIECE:
+            self._room.clear()
+            await self._room.wait()
+            self._raise()
+
+    async def settle(self) -> None:
+        """Wait until all that was taken is in the file. Raises OSError."""
+        await self._idle()
+        self._raise()
+
+    async def seal(self, digest: str) -> bool:
+        """Wait for the rest, compare; True when the last byte is in the file too. Raises OSError."""
+        return bool(await self.run(lambda: self._raw.release(digest)))
+
+    async def run(self, call: Callable[[], Any]) -> Any:
+        """A hop of another kind, in its turn; it ends even when the caller is cancelled. Raises OSError."""
+        await self.settle()
+        self._hop = hop = asyncio.create_task(self._hop_of(call))
+        return await asyncio.shield(hop)
+
+    async def stop(self) -> None:
+        """Wait for the outstanding hop; what is still waiting to be written is dropped. Raises nothing."""
+        self._pending.clear()
+        await self._idle()
+        self._raw.close()
+
+    async def _hop_of(self, call: Callable[[], Any]) -> Any:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+        finally:
+            self._hop = None
+
+    async def _drain(self) -> None:
+        try:
+            while self._pending:
+                batch, self._pending, self._pending_bytes = self._pending, [], 0
+                self._room.set()
+                await self._file.write(batch)  # a list: our raw file joins it in the thread
+                if self.on_progress is not None:
+                    self.on_progress()
+        except OSError as error:
+            self._error = error
+        finally:
+            self._hop = None
+            self._room.set()
+
+    async def _idle(self) -> None:
+        while self._hop is not None:
+            await asyncio.wait([self._hop])
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error

@@ -1,0 +1,253 @@
+"""The growing file: one writer per digest per machine, elected by the kernel; everybody else reads what it writes.
+
+A part lies at ingest/<algorithm>-<hex>.part, and whoever holds its flock leads. Two rules carry everything:
+
+* st_size is the position. No preallocation, writes only ever contiguous, so a follower in any process, and a
+  successor after a crash, know from fstat alone what is there.
+* The last byte is withheld from the file until the digest has matched. So `st_size` is what may be sent, in every
+  process, and a file that has all its bytes is a verified file; nobody waits for fsync to finish a response.
+
+Beside the part lies a note of 20 characters, written in one pwrite: the total where it is known, and whether this
+leader's upstream has delivered a byte (only then may responses start: bytes of an earlier life prove nothing about
+what the upstream says today).
+
+claim(): (1) finished? (2) open the part (3) flock refused? follow (4) not the file at that path any more? again
+(5) finished *now*, or an outcome newer than my arrival? take that (6) lead. Steps 4 and 5 are what makes it right.
+A opens the part; B, leading, renames it away and closes; A gets the lock of a file that is finished elsewhere. Without
+the second look a race of 8 processes over 400 digests committed about 670 times.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from proxy.oci.digest import Digest
+from proxy.ports import Gone, OpenBlob, Seen
+from proxy.store.board import Tally
+from proxy.store.files import Files, same_file
+from proxy.store.growing import Growing
+from proxy.store.lock import try_exclusive, try_shared
+
+_UNSYNCED = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where one digest's part and note lie, and what a leader needs to finish it."""
+
+    digest: Digest
+    part: str
+    note: str
+    files: Files
+    pool: Executor
+    tally: Tally
+
+    def read_note(self) -> tuple[int | None, bool]:
+        """Total and liveness as last noted; what cannot be read says nothing."""
+        try:
+            with open(self.note, "rb") as file:
+                text = file.read(64)
+            total = int(text[:19])
+        except (FileNotFoundError, ValueError):
+            return None, False
+        return (total if total >= 0 else None), text[19:20] == b"L"
+
+    def write_note(self, total: int | None, live: bool) -> None:
+        fd = os.open(self.note, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.pwrite(fd, b"%19d%s" % (-1 if total is None else total, b"L" if live else b"P"), 0)
+        finally:
+            os.close(fd)
+
+    def forget(self) -> None:
+        """Remove part and note; whoever calls this holds the lock."""
+        for path in (self.note, self.part):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+
+class Leading:
+    """The only writer on this machine. Satisfies ports.Lead."""
+
+    def __init__(self, place: _Place, fd: int) -> None:
+        self._place = place
+        self.fd = fd
+        self.total, _ = place.read_note()
+        found = os.fstat(fd).st_size
+        if found > (self.total if self.total is not None else found):
+            os.ftruncate(fd, 0)
+        self._file = Growing(fd, place.digest.hasher(), place.pool)
+        if self._file.offset:
+            place.write_note(self.total, live=False)
+
+    @property
+    def offset(self) -> int:
+        return self._file.offset
+
+    @property
+    def received(self) -> int:
+        """Bytes received, the withheld one included: where the next byte belongs."""
+        return self._file.received
+
+    def on_progress(self, call: Callable[[], None]) -> None:
+        self._file.on_progress = call
+
+    def announce(self, total: int | None) -> None:
+        self.total = total
+        self._place.write_note(total, live=True)
+
+    async def write(self, chunk: bytes) -> None:
+        await self._file.write(chunk)
+
+    async def settle(self) -> None:
+        await self._file.settle()
+
+    async def seal(self) -> bool:
+        return await self._file.seal(self._place.digest.hex)
+
+    async def publish(self) -> None:
+        await self._file.run(self._publish)
+
+    def _publish(self) -> None:
+        place = self._place
+        os.fsync(self.fd)
+        os.fchmod(self.fd, 0o444)
+        place.files.adopt(place.part, place.digest)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(place.note)  # an empty blob, and content that came whole, has none
+        place.tally.add(bytes=self.offset, objects=1)
+
+    async def close(self, *, discard: bool) -> None:
+        if self.fd < 0:
+            return
+        await self._file.stop()
+        if discard and same_file(self._place.part, self.fd):
+            self._place.forget()
+        os.close(self.fd)
+        self.fd = -1
+
+    def __repr__(self) -> str:
+        return f"<Leading {self._place.digest.short} {self.offset} of {self.total}>"
+
+
+class Following:
+    """A reader of somebody else's part. Satisfies ports.Follow."""
+
+    def __init__(self, place: _Place, fd: int) -> None:
+        self._place = place
+        self.fd = fd
+
+    def look(self, settled: Callable[[], None]) -> Seen | Gone | Leading | OpenBlob:
+        place, state = self._place, os.fstat(self.fd)
+        if place.files.is_at(place.digest, self.fd):
+            return OpenBlob(place.digest, self._give_up_fd(), state.st_size)
+        if state.st_nlink == 0:
+            return Gone()
+        if not try_exclusive(self.fd):
+            total, live = place.read_note()
+            return Seen(state.st_size, total, live)
+        # Nobody leads: look again under the lock, the leader may have finished or failed between the lines above.
+        if place.files.is_at(place.digest, self.fd):
+            return OpenBlob(place.digest, self._give_up_fd(), os.fstat(self.fd).st_size)
+        if not same_file(place.part, self.fd):
+            return Gone()
+        settled()
+        return Leading(place, self._give_up_fd())
+
+    def _give_up_fd(self) -> int:
+        fd, self.fd = self.fd, -1
+        return fd
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class Store:
+    """The content-addressed store of one data folder. Satisfies ports.BlobStore."""
+
+    def __init__(self, data: str, pool: Executor, tally: Tally) -> None:
+        self.files = Files(os.path.join(data, "blobs"))
+        self._folder = os.path.join(data, "ingest")
+        os.makedirs(self._folder, exist_ok=True)
+        self._pool = pool
+        self._tally = tally
+        self._booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def open(self, digest: Digest) -> OpenBlob | None:
+        return self.files.open(digest)
+
+    def claim(self, digest: Digest, settled: Callable[[], None]) -> Leading | Following | OpenBlob:
+        while True:
+            if done := self.files.open(digest):
+                return done
+            claimed = self._claim(self._place(digest), settled)
+            if claimed is not None:
+                return claimed
+
+    def _claim(self, place: _Place, settled: Callable[[], None]) -> Leading | Following | OpenBlob | None:
+        """One pass over steps 2 to 6; None: start over."""
+        fd = os.open(place.part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if not try_exclusive(fd):
+                mine, fd = fd, -1
+                return Following(place, mine)
+            if not same_file(place.part, fd):
+                return None
+            if done := self.files.open(place.digest):
+                place.forget()
+                return done
+            self._check_settled(place, fd, settled)
+            self._drop_unsynced(fd)
+            mine, fd = fd, -1
+            return Leading(place, mine)
+        finally:
+            if fd >= 0:
+                os.close(fd)
+
+    def _check_settled(self, place: _Place, fd: int, settled: Callable[[], None]) -> None:
+        """An outcome ends the claim; an empty part that only this look created goes with it."""
+        try:
+            settled()
+        except Exception:
+            if os.fstat(fd).st_size == 0:
+                place.forget()
+            raise
+
+    def _drop_unsynced(self, fd: int) -> None:
+        """Pages of a part written before the last boot may never have reached the disk: they read as zeros."""
+        state = os.fstat(fd)
+        if state.st_size and state.st_mtime < self._booted:
+            os.ftruncate(fd, max(0, state.st_size - _UNSYNCED))
+
+    def live(self) -> list[tuple[str, Seen]]:
+        """Digest and state of every part somebody on this machine is writing now."""
+        return [(name, seen) for name in self._digests() if (seen := self._seen(name)) is not None]
+
+    def _digests(self) -> list[str]:
+        names = (entry.name for entry in os.scandir(self._folder) if entry.name.endswith(".part"))
+        return sorted(name.removesuffix(".part").replace("-", ":", 1) for name in names)
+
+    def _seen(self, name: str) -> Seen | None:
+        place = self._place(Digest.parse(name))
+        try:
+            fd = os.open(place.part, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            # A shared lock tells a leader from a leftover; it is held for two system calls, and a claim that comes
+            # in between follows, polls, and leads 15 ms later.
+            if try_shared(fd):
+                return None
+            total, live = place.read_note()
+            return Seen(os.fstat(fd).st_size, total, live)
+        finally:
+            os.close(fd)
+
+    def _place(self, digest: Digest) -> _Place:
+        stem = os.path.join(self._folder, f"{digest.algorithm}-{digest.hex}")
+        return _Place(digest, f"{stem}.part", f"{stem}.note", self.files, self._pool, self._tally)

@@ -1,0 +1,283 @@
+"""One registry elsewhere: what it is asked, and what its answers mean.
+
+Each call is one chain of requests, no ping before it. Statuses become domain errors here: 404 only when the registry
+itself said so; 401 and 403 are Denied; 429, 5xx, timeouts, web pages and broken protocol are Unavailable, so that no
+client ever learns "there is no such image" from a firewall.
+"""
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from yarl import URL
+
+from proxy import metrics
+from proxy.config import Upstream
+from proxy.errors import (
+    BlobUnknown,
+    Denied,
+    DigestInvalid,
+    LoopDetected,
+    ManifestUnknown,
+    NameUnknown,
+    RegistryError,
+    Unavailable,
+)
+from proxy.oci.digest import Digest
+from proxy.oci.media import ACCEPT, BLOB, MANIFEST_LIMIT, OCI_INDEX, Descriptor, Manifest, media_type_in
+from proxy.oci.names import Reference, Repo
+from proxy.oci.ranges import parse_content_range
+from proxy.ports import Ask
+from proxy.upstream.auth import Keyring
+from proxy.upstream.egress import Door, explained, next_url
+
+_LIST_LIMIT = 64 << 20
+_PAGE_LIMIT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What an upstream said of a manifest without sending it; `digest` None where it did not say."""
+
+    digest: Digest | None
+
+
+class Client:
+    """All requests to one registry, at one of its URLs. `answered` is told after each whether there was an answer."""
+
+    def __init__(self, settings: Upstream, base: str, instance: str, answered: Callable[[bool], None]) -> None:
+        self.upstream = settings.name
+        self.base = base
+        self._base = URL(base)
+        self._instance = instance
+        self._answered = answered
+        self._keys = Keyring(frozenset({self._base.origin()}), settings.username, settings.password.reveal())
+        self._door = Door(settings.egress, self._keys)
+        # A mirror of the registry has to be told which registry is meant, as containerd tells it; the registry itself
+        # knows. This is what lets an upstream be another tidegate.
+        self._namespace = "" if self._base.host == settings.name.partition(":")[0] else f"ns={settings.name}"
+
+    async def start(self) -> None:
+        await self._door.start()
+
+    async def close(self) -> None:
+        await self._door.close()
+
+    async def head(self, ask: Ask, reference: Reference) -> Head:
+        """HEAD of a manifest. Raises ManifestUnknown, Denied, LoopDetected, Unavailable."""
+        path = f"{ask.repo}/manifests/{reference}"
+        async with self._ask("HEAD", path, ask, ManifestUnknown, Accept=ACCEPT) as response:
+            return Head(_said_digest(response))
+
+    async def manifest(self, ask: Ask, reference: Reference) -> Manifest:
+        """GET of a manifest, its digest checked. Raises ManifestUnknown, Denied, LoopDetected, Unavailable."""
+        path = f"{ask.repo}/manifests/{reference}"
+        async with self._ask("GET", path, ask, ManifestUnknown, Accept=ACCEPT) as response:
+            content = await self._read(response, MANIFEST_LIMIT, "manifest")
+            media_type = response.content_type if "Content-Type" in response.headers else media_type_in(content)
+            if media_type is None or media_type.startswith("text/html"):
+                raise Unavailable(f"{response.url.host}: answered a web page where a manifest was due")
+            said = _said_digest(response)
+        digest = self._digest_of(content, reference, said)
+        return Manifest(Descriptor(digest, len(content), media_type), content)
+
+    def _digest_of(self, content: bytes, reference: Reference, said: Digest | None) -> Digest:
+        """The digest a manifest goes by: the one asked for, the one the upstream named, else sha256 of the bytes."""
+        wanted = reference if isinstance(reference, Digest) else said or Digest.of(content)
+        if not wanted.matches(content):
+            raise Unavailable(f"{self._base.host}: sent a manifest that does not match {wanted.short}")
+        return wanted
+
+    async def blob_size(self, ask: Ask, digest: Digest) -> Descriptor:
+        """HEAD of a blob. Raises BlobUnknown, Denied, LoopDetected, Unavailable."""
+        async with self._ask("HEAD", f"{ask.repo}/blobs/{digest}", ask, BlobUnknown) as response:
+            return Descriptor(digest, _length(response), BLOB)
+
+    @asynccontextmanager
+    async def blob(self, ask: Ask, digest: Digest, offset: int, stop: int | None) -> AsyncIterator["Body"]:
+        """The bytes of a blob from `offset`, or up to `stop`. Raises BlobUnknown, Denied, LoopDetected, Unavailable."""
+        sent = {"Range": f"bytes={offset}-{'' if stop is None else stop - 1}"} if offset or stop else {}
+        async with self._ask("GET", f"{ask.repo}/blobs/{digest}", ask, BlobUnknown, **sent) as response:
+            yield Body(self.upstream, response, offset)
+
+    async def tags(self, ask: Ask) -> list[str]:
+        """All tags, every page. Raises NameUnknown, Denied, LoopDetected, Unavailable."""
+        found: list[str] = []
+        async for page in self._pages(f"{ask.repo}/tags/list", ask, NameUnknown):
+            listed = page.get("tags")
+            found += [tag for tag in listed if isinstance(tag, str)] if isinstance(listed, list) else []
+        return sorted(set(found))
+
+    async def referrers(self, ask: Ask, digest: Digest) -> list[Mapping[str, Any]]:
+        """Descriptors of all referrers, every page. Raises ManifestUnknown when the upstream has no such API, Denied,
+        LoopDetected, Unavailable."""
+        found: list[Mapping[str, Any]] = []
+        async for page in self._pages(f"{ask.repo}/referrers/{digest}", ask, ManifestUnknown):
+            listed = page.get("manifests")
+            found += [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+        return found
+
+    async def _pages(self, path: str, ask: Ask, unknown: type[RegistryError]) -> AsyncIterator[Mapping[str, Any]]:
+        url = self._url(path)
+        for _ in range(_PAGE_LIMIT):
+            assert url is not None
+            async with self._ask_url(
+                "GET", url, ask, unknown, {"Accept": f"application/json, {OCI_INDEX}"}
+            ) as response:
+                document = _document(response, await self._read(response, _LIST_LIMIT, "manifest"))
+                link = _next_link(response.headers.get("Link"))
+            yield document
+            if link is None:
+                return
+            url = next_url(url, link)
+            if url.origin() != self._base.origin():
+                raise Unavailable(f"{self._base.host}: its list goes on at another host, {url.host}")
+        raise Unavailable(f"{self._base.host}: a list of more than {_PAGE_LIMIT} pages")
+
+    def _ask(
+        self, method: str, path: str, ask: Ask, unknown: type[RegistryError], **headers: str
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        return self._ask_url(method, self._url(path), ask, unknown, headers)
+
+    @asynccontextmanager
+    async def _ask_url(
+        self, method: str, url: URL, ask: Ask, unknown: type[RegistryError], headers: Mapping[str, str]
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A response that is 2xx, or a 416 to a range. Every other one is raised as what it means."""
+        via = f"{ask.via}, 1.1 {self._instance}" if ask.via else f"1.1 {self._instance}"
+        sent = {"Accept-Encoding": "identity", "User-Agent": "tidegate", "Via": via, **headers}
+        with self._counted():
+            async with self._door.walk(method, url, sent, f"repository:{ask.repo}:pull") as response:
+                metrics.UPSTREAM_REQUESTS.labels(self.upstream, str(response.status)).inc()
+                if response.status not in (200, 206, 416):
+                    raise meaning(response, ask.repo, unknown)
+                if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+                    raise Unavailable(f"{response.url.host}: sent a {response.headers['Content-Encoding'][:20]} body")
+                yield response
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        try:
+            yield
+        except Unavailable as error:
+            metrics.UPSTREAM_ERRORS.labels(self.upstream, error.label).inc()
+            self._answered(False)
+            raise
+        except RegistryError:
+            self._answered(True)
+            raise
+        self._answered(True)
+
+    async def _read(self, response: aiohttp.ClientResponse, limit: int, kind: str) -> bytes:
+        """A whole small body. Raises Unavailable when it is not small, or breaks off."""
+        pieces, size = [], 0
+        with explained(response.url):
+            async for piece in response.content.iter_any():
+                size += len(piece)
+                if size > limit:
+                    raise Unavailable(f"{response.url.host}: sent more than {limit >> 20} MiB where a {kind} was due")
+                pieces.append(piece)
+        metrics.received(self.upstream, kind, response.url.host or "?", size)
+        return b"".join(pieces)
+
+    def _url(self, path: str) -> URL:
+        base = str(self._base).rstrip("/")
+        origin, prefix = str(self._base.origin()), base[len(str(self._base.origin())) :]
+        return URL(f"{origin}/v2{prefix}/{path}{'?' if self._namespace else ''}{self._namespace}", encoded=True)
+
+    def __repr__(self) -> str:
+        return f"<Client {self.upstream} at {self._base.host}>"
+
+
+class Body:
+    """One response that carries a blob's bytes. Satisfies ports.BlobStream."""
+
+    def __init__(self, upstream: str, response: aiohttp.ClientResponse, offset: int) -> None:
+        """Raises Unavailable when the response is not the bytes from `offset` on, or all of them."""
+        self._upstream = upstream
+        self._response = response
+        self.host = response.url.host or "?"
+        self.start, self.total, self._ends = self._read_head(offset)
+
+    def _read_head(self, offset: int) -> tuple[int, int | None, bool]:
+        """Where the bytes start, how many the blob has in all, and whether there are none."""
+        response = self._response
+        if response.status == 200:
+            return 0, _length(response), False
+        said = parse_content_range(response.headers.get("Content-Range"))
+        if said is not None and response.status == 416 and said.start is None and said.total == offset:
+            return offset, offset, True
+        if said is None or response.status != 206 or said.start != offset:
+            raise Unavailable(f"{self.host}: answered {response.status} for the wrong range")
+        return offset, said.total, False
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        if self._ends:
+            return
+        with explained(self._response.url):
+            async for chunk in self._response.content.iter_any():
+                metrics.received(self._upstream, "blob", self.host, len(chunk))
+                yield chunk
+
+
+def meaning(response: aiohttp.ClientResponse, repo: Repo, unknown: type[RegistryError]) -> RegistryError:
+    """What a status above 299 tells the client to do."""
+    host, status = response.url.host, response.status
+    match status:
+        case 404:
+            return unknown(f"{host} has no such {_WHAT[unknown]} in {repo}")
+        case 401 | 403:
+            return Denied(f"{host} answered {status} for {repo}")
+        case 429:
+            return Unavailable(f"{host} is throttling (429)", retry_after=_retry_after(response, 30), label="throttled")
+        case 508:
+            return LoopDetected(f"{host} answered 508: {_sentence(response)}")
+        case _:
+            return Unavailable(
+                f"{host} answered {status} for {repo}", retry_after=_retry_after(response, 5), label="status"
+            )
+
+
+_WHAT: Mapping[type[RegistryError], str] = {BlobUnknown: "blob", ManifestUnknown: "manifest", NameUnknown: "repository"}
+
+
+def _said_digest(response: aiohttp.ClientResponse) -> Digest | None:
+    """Docker-Content-Digest; one that cannot be read is one that was not sent."""
+    try:
+        return Digest.parse(response.headers.get("Docker-Content-Digest", ""))
+    except DigestInvalid:
+        return None
+
+
+def _sentence(response: aiohttp.ClientResponse) -> str:
+    return (response.reason or "a loop").removeprefix("tidegate: ")
+
+
+def _retry_after(response: aiohttp.ClientResponse, default: int) -> int:
+    text = response.headers.get("Retry-After", "")
+    return min(int(text), 3600) if text.isascii() and text.isdigit() and len(text) < 9 else default
+
+
+def _length(response: aiohttp.ClientResponse) -> int | None:
+    text = response.headers.get("Content-Length", "")
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def _document(response: aiohttp.ClientResponse, content: bytes) -> Mapping[str, Any]:
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise Unavailable(f"{response.url.host}: answered something else where a list was due")
+    return document
+
+
+def _next_link(header: str | None) -> str | None:
+    """The target of `Link: <...>; rel="next"`."""
+    if not header or not header.startswith("<") or 'rel="next"' not in header.replace("rel=next", 'rel="next"'):
+        return None
+    return header[1:].partition(">")[0] or None

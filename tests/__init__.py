@@ -1,0 +1,1 @@
+"""The suite: fakes/ misbehave on purpose, real/ starts the programs people run, test_*.py hold the tests."""

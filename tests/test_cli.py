@@ -1,0 +1,217 @@
+"""The commands as people run them: help, one-line errors, exit statuses, text and JSON."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(HERE)
+SERVE = """
+import os
+from proxy import config, worker
+worker.serve(config.load(os.devnull, os.environ, {}), "dummy_service")
+"""
+
+
+def environment(**more):
+    return {"PATH": os.environ["PATH"], "PYTHONPATH": f"{ROOT}:{HERE}", **more}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run a command; (status, stdout, stderr)."""
+
+    def run(*words, **environ):
+        done = subprocess.run(
+            [sys.executable, "-m", "proxy", *words],
+            env=environment(TIDEGATE_SERVER_DATA=str(tmp_path), TIDEGATE_CONFIG=os.devnull, **environ),
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    return run
+
+
+@pytest.fixture
+def serving(tmp_path):
+    """A running service on tmp_path; called with variables for it."""
+    started = []
+
+    def serving(**environ):
+        environ = environment(TIDEGATE_SERVER_DATA=str(tmp_path), TIDEGATE_SERVER_LISTEN="127.0.0.1:0", **environ)
+        process = subprocess.Popen([sys.executable, "-c", SERVE], env=environ, stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        while not process.stdout.readline().startswith("next "):
+            assert process.poll() is None
+        return process
+
+    yield serving
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.mark.parametrize("words", [(), ("-h",), ("--help",)])
+def test_help_is_one_screen_and_names_what_exists(run, words):
+    status, output, errors = run(*words)
+    assert (status, errors) == (0, "")
+    assert output.startswith(
+        "One machine goes out for images; every node asks it.\n\nUsage: tidegate COMMAND [OPTIONS]\n"
+    )
+    assert re.findall(r"^  ([a-z-]+) {2,}", output, re.MULTILINE) == ["serve", "config", "status"]
+    assert re.findall(r"^([A-Z]\w*)$", output, re.MULTILINE) == ["Run", "Look"]
+    assert max(len(line) for line in output.splitlines()) <= 100
+
+
+@pytest.mark.parametrize("words", [("-V",), ("--version",), ("status", "-V"), ("--json", "config", "--version")])
+def test_version(run, words):
+    status, output, _ = run(*words)
+    assert status == 0
+    assert re.fullmatch(r"tidegate \d+\.\d+\.\d+\n", output)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("serv",), "No such command 'serv'"),
+        (("serve", "--lissten", "x"), "No such option '--lissten'"),
+        (("config", "extra"), "Got unexpected extra argument (extra); see tidegate config --help"),
+        (("serve", "--listen"), "Option '--listen' requires an argument"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_2(run, words, line):
+    status, output, errors = run(*words)
+    assert (status, output) == (2, "")
+    assert errors.startswith(line)
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("-c", "/nope", "config"), "cannot read /nope: No such file or directory\n"),
+        (("config", "-c", "/nope"), "cannot read /nope: No such file or directory\n"),
+        (("serve", "--listen", "5000"), "--listen: must be HOST:PORT such as"),
+        (("serve", "--data", "/proc/x"), "cannot write to /proc/x: No such file or directory; use --data DIR"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_1(run, words, line):
+    status, output, errors = run(*words)
+    assert (status, output) == (1, "")
+    assert errors.startswith(line)
+    assert errors.count("\n") == 1
+
+
+def test_config_shows_values_and_origins(run, tmp_path):
+    file = tmp_path / "t.toml"
+    file.write_text('[server]\ndrain = "1m"\n')
+    for words in (("-c", str(file), "config"), ("config", "-c", str(file))):
+        status, output, _ = run(*words)
+        assert status == 0
+        assert re.search(rf'^server\.drain +"1m" +{re.escape(str(file))}:2$', output, re.MULTILINE)
+        assert re.search(rf'^server\.data +"{tmp_path}" +TIDEGATE_SERVER_DATA$', output, re.MULTILINE)
+
+
+def test_config_as_json(run):
+    for words in (("--json", "config"), ("config", "--json")):
+        status, output, _ = run(*words)
+        assert status == 0
+        assert json.loads(output)["settings"]["server.drain"] == {"value": "30s", "origin": "default"}
+
+
+def test_status_without_a_server(run, tmp_path):
+    expected = (1, "", f"no tidegate is running for {tmp_path}; start it with: tidegate serve\n")
+    assert run("status") == expected
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "admin.sock"))
+    assert run("status") == expected
+
+
+def test_status_of_a_running_service(run, serving, tmp_path):
+    serving()
+    status, output, errors = run("status")
+    assert (status, errors) == (0, "")
+    for words in (
+        "tidegate 0.1.0   ok   up 2 h",
+        f"data {tmp_path}",
+        "1.5 GiB in 7 objects   disk 1 TiB free of 2 TiB",
+        "2 KiB to clients   1 KiB from upstream   1 KiB saved",
+        "requests  hit 3\n",
+        "upstream  registry.k8s.io   DOWN   https://registry.k8s.io\n",
+        "fill      sha256:abababababab   1 KiB of an unknown size\n",
+    ):
+        assert words in output
+    status, output, _ = run("status", "--json")
+    assert status == 0
+    assert json.loads(output)["fills"][0]["size"] is None
+
+
+def test_a_degraded_service_is_1(run, serving):
+    serving(DUMMY_HEALTH="degraded: disk full")
+    status, output, _ = run("status")
+    assert status == 1
+    assert "degraded: disk full" in output
+
+
+def test_a_reader_that_leaves_gets_no_traceback(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "proxy", "config"],
+        env=environment(TIDEGATE_CONFIG=os.devnull),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.close()
+    with process.stderr:
+        assert process.stderr.read() == ""
+    assert process.wait(10) == 1
+
+
+@pytest.fixture
+def asking(tmp_path):
+    """`tidegate status` and its connection to an admin socket that has not answered yet."""
+    with socket.socket(socket.AF_UNIX) as admin:
+        admin.bind(str(tmp_path / "admin.sock"))
+        admin.listen()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "proxy", "status"],
+            env=environment(TIDEGATE_SERVER_DATA=str(tmp_path), TIDEGATE_CONFIG=os.devnull),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        connection, _ = admin.accept()
+        with connection, process.stderr:
+            yield process, connection
+        assert process.wait(10) == 1
+
+
+def test_ctrl_c_gets_no_traceback(asking):
+    process, _ = asking
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr.read().strip() == ""
+
+
+def test_a_server_that_hangs_up_is_one_line(asking, tmp_path):
+    process, connection = asking
+    connection.close()
+    assert process.stderr.read().startswith(f"the tidegate at {tmp_path} does not answer: ")
+
+
+def test_the_commands_start_fast():
+    """No command may import what only the server needs: that would cost half a second each time."""
+    code = (
+        "import sys, proxy.cli; print([name for name in ('asyncio', 'aiohttp', 'http.client') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=20)
+    assert done.stdout == "[]\n"
