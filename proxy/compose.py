@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import resource
 import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -34,12 +35,15 @@ from proxy.store.ingest import Store
 from proxy.upstream.client import Client
 
 _THREADS = 4
+_HOUSEKEEPING = 60.0
 _log = logging.getLogger("tidegate")
 
 
 def prepare(settings: Settings) -> None:
     """Once, before any worker: a fresh board, a usable index, our name. Raises StartError."""
     data = settings.server.data
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # systemd starts services with 1024
     try:
         board = Board(os.path.join(data, "run", "board"))
         board.reset(time.time_ns())
@@ -82,12 +86,14 @@ class Service:
         self._settings = settings
         self._slot = slot
         self._draining = False
+        self._chores: asyncio.Task[None] | None = None
         data = settings.server.data
         self._pool = ThreadPoolExecutor(_THREADS, "store")
         self._board = Board(os.path.join(data, "run", "board"))
         self._tally = Tally(self._board, os.path.join(data, "run", "tally.lock"))
         self._index = Index(os.path.join(data, "index"))
-        self._store = Store(data, self._pool, self._tally)
+        self._sync_pool = ThreadPoolExecutor(_THREADS, "sync")
+        self._store = Store(data, self._pool, self._sync_pool, self._tally)
         self._outcomes = Outcomes(self._index)
         self._turns = Turns(os.path.join(data, "run", "turns"))
         self._flights = Flights(self._store, self._outcomes, Permits(os.path.join(data, "run", "permits")))
@@ -132,12 +138,16 @@ class Service:
             except OSError as error:
                 raise StartError(f"[egress] ca_file cannot be used: {error.strerror or error}") from error
         if self._slot == 0:
-            asyncio.get_running_loop().run_in_executor(self._pool, self._count)
+            self._chores = asyncio.create_task(self._keep_house())
 
-    def _count(self) -> None:
-        """Tell the tally what was here before this start; what is finished from now on is counted as it is."""
-        size, objects = self._store.files.count(self._board.started)
+    async def _keep_house(self) -> None:
+        """What one worker does for the machine: count what was here before this start (what is finished from now on
+        is counted as it is), and forget outcomes that nobody can ask for any more."""
+        size, objects = await asyncio.to_thread(self._store.files.count, self._board.started)
         self._tally.add(bytes=size, objects=objects)
+        while True:
+            await asyncio.to_thread(self._index.expire)
+            await asyncio.sleep(_HOUSEKEEPING)
 
     async def drain(self, seconds: float) -> None:
         """Close idle connections, let running answers finish, at most `seconds`."""
@@ -152,6 +162,8 @@ class Service:
 
     async def close(self) -> None:
         """Stop fills, leaving them resumable; close files and connections."""
+        if self._chores is not None:
+            self._chores.cancel()
         await self._flights.close()
         await self._turns.close()
         for client in self._clients:
@@ -159,6 +171,7 @@ class Service:
         self._access.flush()
         await asyncio.to_thread(self._index.close)
         self._pool.shutdown(wait=True)
+        self._sync_pool.shutdown(wait=True)
 
 
 class _JsonLines(logging.Formatter):

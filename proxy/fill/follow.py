@@ -1,6 +1,7 @@
 """Following: another process of this machine downloads, this one reads the file it is writing.
 
-One poll per Fill every 15 ms, not per client; a dead leader's lock is free at the next poll, and whoever gets it leads.
+One poll per Fill every 15 ms, not per client, and less often while the leader itself still waits for its first byte; a
+dead leader's lock is free at the next poll, and whoever gets it leads.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from proxy.fill.state import Fill
 from proxy.ports import Follow, Gone, Lead, OpenBlob, Seen
 
 _POLL = 0.015
+_POLL_IDLE = 0.1
 
 
 async def follow(fill: Fill, followed: Follow, patience: float, settled: Callable[[], None]) -> Lead | None:
@@ -21,12 +23,13 @@ async def follow(fill: Fill, followed: Follow, patience: float, settled: Callabl
     `patience` is seconds without a new byte from a leader that had begun. Raises Unavailable when it is over,
     Abandoned when the last reader has left, what `settled` raises, OSError.
     """
-    last, since = None, time.monotonic()
+    last, since, pause = None, time.monotonic(), _POLL
     try:
         while True:
             seen = followed.look(settled)
             match seen:
                 case Seen():
+                    pause = _POLL if seen.live or last is None else min(pause * 1.5, _POLL_IDLE)
                     if seen != last:
                         last, since = seen, time.monotonic()
                         _pass_on(fill, followed.fd, seen)
@@ -44,7 +47,7 @@ async def follow(fill: Fill, followed: Follow, patience: float, settled: Callabl
                 return None
             if fill.readers == 0:
                 raise Abandoned
-            await asyncio.sleep(_POLL)
+            await asyncio.sleep(pause)
     finally:
         followed.close()
 

@@ -19,6 +19,10 @@ _KINDS: dict[str, type[RegistryError]] = {
 }
 
 
+_LIFETIME = 300.0
+"""Seconds an outcome is kept: longer than any request waits, short enough that random digests do not fill the index."""
+
+
 class Outcomes:
     """Refusals of one data folder, by what was asked of whom."""
 
@@ -39,7 +43,7 @@ class Outcomes:
     async def refuse(self, key: str, error: RegistryError) -> None:
         """Remember that `key` was refused now. Raises OSError."""
         row = [self._clock(), type(error).__name__, error.message, error.retry_after]
-        await self._index.put({f"r:{key}": json.dumps(row)})
+        await self._index.put({f"r:{key}": json.dumps(row)}, _LIFETIME)
 
     def mismatches(self, key: str, arrived: float) -> int:
         """How often lately the bytes of `key` did not match their digest, on this machine."""
@@ -51,4 +55,4 @@ class Outcomes:
 
     async def mismatch(self, key: str, count: int) -> None:
         """Remember it. Raises OSError."""
-        await self._index.put({f"x:{key}": json.dumps([self._clock(), count])})
+        await self._index.put({f"x:{key}": json.dumps([self._clock(), count])}, _LIFETIME)

@@ -24,15 +24,19 @@ class Permits:
     def __init__(self, folder: str) -> None:
         os.makedirs(folder, exist_ok=True)
         self._folder = folder
+        self._queues: dict[str, asyncio.Lock] = {}
 
     async def take(self, upstream: str, limit: int, wanted: Callable[[], bool]) -> Hold:
         """A permit to download from `upstream`. Raises Abandoned when nobody wants it before there is one."""
         slots = Slots(self._folder, upstream, limit)
-        while (held := slots.take()) is None:
-            if not wanted():
-                raise Abandoned
-            await asyncio.sleep(_POLL)
-        return held
+        async with self._queues.setdefault(upstream, asyncio.Lock()):
+            # The head of this process's queue polls for all of it: 500 pollers of 16 files each would be a load.
+            while wanted():
+                held = slots.take()
+                if held is not None:
+                    return held
+                await asyncio.sleep(_POLL)
+        raise Abandoned
 
     def take_abandoned(self, upstream: str, limit: int) -> Hold:
         """Permission to go on without clients. Raises Abandoned when too many do."""

@@ -25,6 +25,7 @@ from proxy.registry.route import Route, Router
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 Page = Callable[[Exchange], Awaitable[web.StreamResponse]]
 _REMEMBERED = 8192
+_MEMORABLE = 512
 _quiet = logging.getLogger("tidegate.aiohttp")
 _quiet.addHandler(logging.NullHandler())
 _quiet.propagate = False  # its lines quote the start of what could not be parsed: a token, when that was too long
@@ -63,6 +64,8 @@ class Api:
             return seen
         asked = calls.parse(method, raw_path)
         route = None if isinstance(asked.call, Ping) else self._router.route(host, asked.namespace, asked.call.name)
+        if len(raw_path) + len(host) > _MEMORABLE:
+            return asked, route
         self._seen[key] = asked, route
         if len(self._seen) > _REMEMBERED:
             self._seen.popitem(last=False)

@@ -81,12 +81,11 @@ async def _manifest(
 
 async def _blob(exchange: Exchange, asked: Request, call: GetBlob, route: Route, ask: Ask) -> web.StreamResponse:
     sent = _content(asked, route, call.digest, BLOB, "") | {"Accept-Ranges": "bytes"}
-    if asked.head:
-        return _head(exchange, _noted(exchange, await route.registry.stat(ask, call.digest)), sent)
+    if asked.head or _has_it(exchange, call.digest):
+        said = _noted(exchange, await route.registry.stat(ask, call.digest))
+        return _head(exchange, said, sent)
     blob = _noted(exchange, await route.registry.blob(ask, call.digest))
     with contextlib.closing(blob):
-        if _has_it(exchange, call.digest):
-            return respond.not_modified(exchange, sent)
         wanted = _wanted(exchange, call.digest)
         if isinstance(blob, OpenBlob):
             span = Span(0, blob.size) if wanted is None else wanted.within(blob.size)
@@ -95,6 +94,9 @@ async def _blob(exchange: Exchange, asked: Request, call: GetBlob, route: Route,
 
 
 def _head(exchange: Exchange, said: Descriptor, sent: dict[str, str]) -> web.StreamResponse:
+    """Only the headers: to a HEAD, or to a GET by somebody who has it; neither starts a fill."""
+    if _has_it(exchange, said.digest):
+        return respond.not_modified(exchange, sent)
     exchange.status = 200
     if said.size is not None:
         sent["Content-Length"] = str(said.size)

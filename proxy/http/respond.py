@@ -137,7 +137,10 @@ class _Body:
             abort(self._exchange.request)
 
     async def sendfile(self, fd: int, span: Span) -> None:
-        """Raises ConnectionError. What was written before it is counted: sendfile leaves its position at it."""
+        """Counts what was really written, also when it breaks: sendfile leaves its position there.
+
+        Raises ConnectionError, BodyBroken.
+        """
         request, exchange = self._exchange.request, self._exchange
         transport = request.transport
         if transport is None or transport.is_closing():
@@ -146,11 +149,13 @@ class _Body:
         exchange.first_byte = exchange.first_byte or time.perf_counter()
         with io.FileIO(fd, closefd=False) as source:
             try:
-                await asyncio.get_running_loop().sendfile(transport, source, span.start, span.length)
+                sent = await asyncio.get_running_loop().sendfile(transport, source, span.start, span.length)
             except RuntimeError as error:
                 raise ConnectionResetError("the client has gone") from error
             finally:
                 exchange.sent += os.lseek(fd, 0, os.SEEK_CUR) - span.start
+        if sent != span.length:
+            raise BodyBroken(f"the file ends {span.length - sent} bytes too early")
 
     async def write(self, data: bytes) -> None:
         """Raises ConnectionError."""

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from proxy import policy
 from proxy.config import Upstream
 from proxy.errors import ManifestUnknown, RegistryError, Unavailable
 from proxy.fill.flight import Flights
@@ -215,13 +216,20 @@ class Cached:
         return listed(manifest.content)
 
     async def _first(self, call: Callable[[Client], Awaitable[T]]) -> T:
-        """The first answer of the upstream's URLs, in order; only one that is unavailable passes on to the next."""
-        for client in self._clients[:-1]:
-            try:
-                return await call(client)
-            except Unavailable:
-                continue
-        return await call(self._clients[-1])
+        """The first answer of the upstream's URLs, in order; only one that is unavailable passes on to the next, and
+        after the last one there is one more round. Raises RegistryError."""
+        problem: Unavailable | None = None
+        for pause in (policy.next_attempt(1), None):
+            for client in self._clients:
+                try:
+                    return await call(client)
+                except Unavailable as error:
+                    problem = error
+            if pause is None or (problem is not None and problem.label in ("timeout", "throttled")):
+                break
+            await asyncio.sleep(pause)
+        assert problem is not None, "an upstream has at least one URL"
+        raise problem
 
     async def _refusing(self, key: str, call: Callable[[Client], Awaitable[T]]) -> T:
         """`_first`; a refusal is written down for everybody on this machine who asks the same now."""

@@ -17,6 +17,9 @@ from proxy.oci.names import Repo
 from proxy.registry.renewal import Kept
 from proxy.store.index import Index
 
+_CHILDREN = 1000
+"""Children of one manifest whose sizes are kept: no real index comes near, a hostile one has 60,000 in 8 MiB."""
+
 
 class Rows:
     """The rows of one upstream."""
@@ -54,7 +57,8 @@ class Rows:
     async def put_manifest(self, repo: Repo, manifest: Manifest) -> None:
         """The upstream answered with this manifest in this repository. Raises OSError."""
         said = manifest.descriptor
-        rows = {f"s:{self.full(repo)}@{child.digest}": str(child.size) for child in children(manifest.content)}
+        told = children(manifest.content)[:_CHILDREN]
+        rows: dict[str, str | None] = {f"s:{self.full(repo)}@{child.digest}": str(child.size) for child in told}
         rows[f"m:{self._scope(repo)}@{said.digest}"] = json.dumps([said.media_type, said.size])
         await self._index.put(rows)
 

@@ -111,12 +111,12 @@ class Growing:
 
     async def seal(self, digest: str) -> bool:
         """Wait for the rest, compare; True when the last byte is in the file too. Raises OSError."""
-        return bool(await self.run(lambda: self._raw.release(digest)))
+        return bool(await self.run(lambda: self._raw.release(digest), self._pool))
 
-    async def run(self, call: Callable[[], Any]) -> Any:
+    async def run(self, call: Callable[[], Any], pool: Executor) -> Any:
         """A hop of another kind, in its turn; it ends even when the caller is cancelled. Raises OSError."""
         await self.settle()
-        self._hop = hop = asyncio.create_task(self._hop_of(call))
+        self._hop = hop = asyncio.create_task(self._hop_of(call, pool))
         return await asyncio.shield(hop)
 
     async def stop(self) -> None:
@@ -125,9 +125,9 @@ class Growing:
         await self._idle()
         self._raw.close()
 
-    async def _hop_of(self, call: Callable[[], Any]) -> Any:
+    async def _hop_of(self, call: Callable[[], Any], pool: Executor) -> Any:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+            return await asyncio.get_running_loop().run_in_executor(pool, call)
         finally:
             self._hop = None
 

@@ -10,6 +10,7 @@ batches that share a transaction. Rows are cheap to lose: every one can be asked
 """
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import time
@@ -75,7 +76,7 @@ class Index:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         self._cache = diskcache.Cache(folder, timeout=10, disk=_TextDisk, **_SETTINGS)
         self._writer = ThreadPoolExecutor(1, "index")
-        self._waiting: dict[str, str | None] = {}
+        self._waiting: dict[str, tuple[str | None, float | None]] = {}
         self._last: asyncio.Task[None] | None = None
         self._next: asyncio.Task[None] | None = None
 
@@ -88,9 +89,10 @@ class Index:
             return None
         return row
 
-    async def put(self, rows: Mapping[str, str | None]) -> None:
-        """Write rows, None to remove one; returns when every process sees them. Raises OSError."""
-        self._waiting.update(rows)
+    async def put(self, rows: Mapping[str, str | None], lifetime: float | None = None) -> None:
+        """Write rows, None to remove one; returns when every process sees them. `lifetime` is seconds after which
+        they are as if never written. Raises OSError."""
+        self._waiting |= {key: (value, lifetime) for key, value in rows.items()}
         if self._next is None:
             self._next = asyncio.create_task(self._write(self._last))
         await asyncio.shield(self._next)
@@ -103,14 +105,14 @@ class Index:
         self._last, self._next = self._next, None
         await asyncio.get_running_loop().run_in_executor(self._writer, self._commit, batch)
 
-    def _commit(self, batch: Mapping[str, str | None]) -> None:
+    def _commit(self, batch: Mapping[str, tuple[str | None, float | None]]) -> None:
         try:
             with self._cache.transact(retry=True):
-                for key, value in batch.items():
+                for key, (value, lifetime) in batch.items():
                     if value is None:
                         self._cache.delete(key)
                     else:
-                        self._cache.set(key, value)
+                        self._cache.set(key, value, expire=lifetime)
         except sqlite3.Error as error:
             raise OSError(f"the index cannot be written: {error}") from error
 
@@ -118,6 +120,11 @@ class Index:
         """Every key, by row; slow on large indexes, never on the event loop of a server."""
         keys: Iterable[str] = iter(self._cache)
         return keys
+
+    def expire(self) -> None:
+        """Remove rows whose lifetime is over. Blocks."""
+        with contextlib.suppress(sqlite3.Error, diskcache.Timeout):
+            self._cache.expire()
 
     def check(self) -> None:
         """Read something. Raises sqlite3.DatabaseError, diskcache.Timeout when the database cannot be used."""

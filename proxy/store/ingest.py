@@ -43,6 +43,7 @@ class _Place:
     note: str
     files: Files
     pool: Executor
+    sync_pool: Executor
     tally: Tally
 
     def read_note(self) -> tuple[int | None, bool]:
@@ -109,7 +110,7 @@ class Leading:
         return await self._file.seal(self._place.digest.hex)
 
     async def publish(self) -> None:
-        await self._file.run(self._publish)
+        await self._file.run(self._publish, self._place.sync_pool)
 
     def _publish(self) -> None:
         place = self._place
@@ -170,11 +171,12 @@ class Following:
 class Store:
     """The content-addressed store of one data folder. Satisfies ports.BlobStore."""
 
-    def __init__(self, data: str, pool: Executor, tally: Tally) -> None:
+    def __init__(self, data: str, pool: Executor, sync_pool: Executor, tally: Tally) -> None:
         self.files = Files(os.path.join(data, "blobs"))
         self._folder = os.path.join(data, "ingest")
         os.makedirs(self._folder, exist_ok=True)
         self._pool = pool
+        self._sync_pool = sync_pool  # apart: four fsyncs of a gigabyte must not keep every other fill from writing
         self._tally = tally
         self._booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
@@ -250,4 +252,4 @@ class Store:
 
     def _place(self, digest: Digest) -> _Place:
         stem = os.path.join(self._folder, f"{digest.algorithm}-{digest.hex}")
-        return _Place(digest, f"{stem}.part", f"{stem}.note", self.files, self._pool, self._tally)
+        return _Place(digest, f"{stem}.part", f"{stem}.note", self.files, self._pool, self._sync_pool, self._tally)

@@ -55,7 +55,7 @@ class Client:
         self._instance = instance
         self._answered = answered
         self._keys = Keyring(frozenset({self._base.origin()}), settings.username, settings.password.reveal())
-        self._door = Door(settings.egress, self._keys)
+        self._door = Door(settings.name, settings.egress, self._keys)
         # A mirror of the registry has to be told which registry is meant, as containerd tells it; the registry itself
         # knows. This is what lets an upstream be another tidegate.
         self._namespace = "" if self._base.host == settings.name.partition(":")[0] else f"ns={settings.name}"
@@ -151,7 +151,6 @@ class Client:
         sent = {"Accept-Encoding": "identity", "User-Agent": "tidegate", "Via": via, **headers}
         with self._counted():
             async with self._door.walk(method, url, sent, f"repository:{ask.repo}:pull") as response:
-                metrics.UPSTREAM_REQUESTS.labels(self.upstream, str(response.status)).inc()
                 if response.status not in (200, 206, 416):
                     raise meaning(response, ask.repo, unknown)
                 if response.headers.get("Content-Encoding", "identity").lower() != "identity":

@@ -14,6 +14,7 @@ from urllib.parse import urljoin
 import aiohttp
 from yarl import URL
 
+from proxy import metrics
 from proxy.config import Egress
 from proxy.errors import Unavailable
 from proxy.upstream.auth import Keyring
@@ -27,7 +28,8 @@ _HEADER_LIMIT = 64 << 10
 class Door:
     """Connections of one upstream. `start` before use, `close` after."""
 
-    def __init__(self, settings: Egress, keys: Keyring) -> None:
+    def __init__(self, upstream: str, settings: Egress, keys: Keyring) -> None:
+        self._upstream = upstream
         self._settings = settings
         self._keys = keys
         self._session: aiohttp.ClientSession | None = None
@@ -93,7 +95,9 @@ class Door:
         self, method: str, url: URL, headers: Mapping[str, str], authorization: str | None
     ) -> aiohttp.ClientResponse:
         sent = dict(headers) if authorization is None else {**headers, "Authorization": authorization}
-        return await self._open.request(method, url, headers=sent, allow_redirects=False, proxy=self._proxy(url))
+        response = await self._open.request(method, url, headers=sent, allow_redirects=False, proxy=self._proxy(url))
+        metrics.UPSTREAM_REQUESTS.labels(self._upstream, str(response.status)).inc()
+        return response
 
     def _proxy(self, url: URL) -> str | None:
         return self._settings.proxy_for(url.host or "") or None
