@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
 PIECE = 1 << 20
+_VECTOR = 1000
+"""Buffers one pwritev takes (IOV_MAX is 1024); a dripping upstream's are joined, which costs a copy under the GIL."""
 
 
 class _Hashing(io.FileIO):
@@ -34,11 +36,13 @@ class _Hashing(io.FileIO):
     def write(self, data: Any) -> int:
         """Append the chunks of `data`, all but the very last byte of the stream so far."""
         self._catch_up()
-        joined = b"".join(data)
-        self.hasher.update(joined)
-        self._append([self.held, memoryview(joined)[:-1]])
-        self.held = joined[-1:]
-        return len(joined)
+        chunks = data if len(data) < _VECTOR else [b"".join(data)]
+        for chunk in chunks:
+            self.hasher.update(chunk)
+        *whole, last = chunks
+        self._append([self.held, *whole, memoryview(last)[:-1]])
+        self.held = last[-1:]
+        return sum(map(len, chunks))
 
     def release(self, digest: str) -> bool:
         """Write the byte kept back, if the whole has the hex digest it should have."""
@@ -94,6 +98,8 @@ class Growing:
     async def write(self, chunk: bytes) -> None:
         """Take a chunk; returns at once while less than a piece is waiting. Raises the OSError of an earlier hop."""
         self._raise()
+        if not chunk:
+            return
         self._pending.append(chunk)
         self._pending_bytes += len(chunk)
         self.received += len(chunk)
