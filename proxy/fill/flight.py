@@ -59,7 +59,8 @@ class Flights:
             while not fill.done:
                 await self._claim(fill, upstream)
         except RegistryError as error:
-            _log.warning("fill %s: %s", fill.digest.short, error.message)
+            level = logging.WARNING if isinstance(error, Unavailable) else logging.INFO
+            _log.log(level, "fill %s: %s", fill.digest.short, error.message)
             fill.fail(error)
         except Abandoned:
             fill.fail(Unavailable("the download was put off because nobody waited for it"))

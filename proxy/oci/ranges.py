@@ -68,5 +68,9 @@ def parse_content_range(header: str | None) -> ContentRange | None:
     if match is None:
         return None
     first, last, total = match.groups()
-    start, stop = (None, None) if first is None else (int(first), int(last) + 1)
-    return ContentRange(start, stop, None if total == "*" else int(total))
+    size = None if total == "*" else int(total)
+    if first is None:
+        return ContentRange(None, None, size)
+    start, stop = int(first), int(last) + 1
+    sane = start < stop and (size is None or stop <= size)
+    return ContentRange(start, stop, size) if sane else None

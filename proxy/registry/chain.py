@@ -16,8 +16,14 @@ from proxy.oci.names import Reference, Repo
 from proxy.ports import Answer, Ask, Filling, OpenBlob, Registry
 from proxy.store.index import Index
 
+DOCKER_HUB = "docker.io"
 T = TypeVar("T")
 _UNKNOWN = (ManifestUnknown, NameUnknown, BlobUnknown)
+
+
+def in_library(name: str) -> Repo:
+    """Docker Hub's one-word names stand under library/. Raises NameInvalid."""
+    return Repo.parse(name if "/" in name else f"library/{name}")
 
 
 class Unqualified:
@@ -29,41 +35,46 @@ class Unqualified:
         self._index = index
 
     async def resolve(self, ask: Ask, reference: Reference) -> Answer[Descriptor]:
-        return await self._search(ask.repo, lambda registry: registry.resolve(ask, reference))
+        return await self._search(ask, lambda registry, asked: registry.resolve(asked, reference))
 
     async def manifest(self, ask: Ask, reference: Reference) -> Answer[Manifest]:
-        return await self._search(ask.repo, lambda registry: registry.manifest(ask, reference))
+        return await self._search(ask, lambda registry, asked: registry.manifest(asked, reference))
 
     async def stat(self, ask: Ask, digest: Digest) -> Answer[Descriptor]:
         owner = self._owner(ask.repo)
-        return replace(await owner.stat(ask, digest), by=owner.name)
+        return replace(await owner.stat(_as_named(owner, ask), digest), by=owner.name)
 
     async def blob(self, ask: Ask, digest: Digest) -> Answer[OpenBlob | Filling]:
         owner = self._owner(ask.repo)
-        return replace(await owner.blob(ask, digest), by=owner.name)
+        return replace(await owner.blob(_as_named(owner, ask), digest), by=owner.name)
 
     async def tags(self, ask: Ask) -> Answer[Sequence[str]]:
-        return await self._search(ask.repo, lambda registry: registry.tags(ask))
+        return await self._search(ask, lambda registry, asked: registry.tags(asked))
 
     async def referrers(self, ask: Ask, digest: Digest) -> Answer[Sequence[Mapping[str, Any]]]:
         owner = self._owner(ask.repo)
-        return replace(await owner.referrers(ask, digest), by=owner.name)
+        return replace(await owner.referrers(_as_named(owner, ask), digest), by=owner.name)
 
     def _owner(self, repo: Repo) -> Registry:
         """Who answered for this repository last; the first one where nobody has."""
         name = self._index.get(f"o:{repo}")
         return next((registry for registry in self._registries if registry.name == name), self._registries[0])
 
-    async def _search(self, repo: Repo, call: Callable[[Registry], Awaitable[Answer[T]]]) -> Answer[T]:
+    async def _search(self, ask: Ask, call: Callable[[Registry, Ask], Awaitable[Answer[T]]]) -> Answer[T]:
         refusal: RegistryError | None = None
         for registry in self._registries:
             try:
-                answer = await call(registry)
+                answer = await call(registry, _as_named(registry, ask))
             except _UNKNOWN as error:
                 refusal = refusal or error
                 continue
-            if self._index.get(f"o:{repo}") != registry.name:
-                await self._index.put({f"o:{repo}": registry.name})
+            if self._index.get(f"o:{ask.repo}") != registry.name:
+                await self._index.put({f"o:{ask.repo}": registry.name})
             return replace(answer, by=registry.name)
         assert refusal is not None, "a chain has at least one registry"
         raise refusal
+
+
+def _as_named(registry: Registry, ask: Ask) -> Ask:
+    """The same question under the name this registry knows the repository by."""
+    return replace(ask, repo=in_library(ask.repo)) if registry.name == DOCKER_HUB else ask

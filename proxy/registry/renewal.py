@@ -90,9 +90,12 @@ class Renewals:
             async with asyncio.timeout(min(deadline, self._settings.egress.first_byte_deadline)):
                 return await self._turns.run(key, lambda: self._look(key, ask), lambda: self._renew(key, renew))
         except TimeoutError:
-            if kept is not None and usable:
-                await self._change(key, replace(kept, failed_at=self._clock()))
-                return _stale(kept)
+            now: Kept[T] | None = self._shelf.kept(key)  # somebody else may have found it out meanwhile
+            if now is not None and self._state(now) is TagState.FRESH:
+                return Answer(now.value, "coalesced")
+            if now is not None and self._usable(now):
+                await self._change(key, replace(now, failed_at=self._clock()))
+                return _stale(now)
             message = f"{self._settings.name}: no answer within {deadline:.0f} s"
             raise Unavailable(message, retry_after=10, label="timeout") from None
 

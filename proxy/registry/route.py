@@ -12,6 +12,7 @@ from proxy.config import Upstream
 from proxy.errors import Denied, NameInvalid, NameUnknown
 from proxy.oci.names import Repo, looks_like_host, registry_name
 from proxy.ports import Registry
+from proxy.registry.chain import DOCKER_HUB, Unqualified, in_library
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +43,13 @@ class Router:
         self._own = frozenset(own)
         for upstream, registry in upstreams:
             self._add(upstream, registry)
-        self._unqualified = None if unqualified is None else _Entry(unqualified, "", unqualified.name == "docker.io")
+        # Several registries behind unqualified names know a repository by different names: the chain sees to it.
+        alone = unqualified is not None and not isinstance(unqualified, Unqualified)
+        library = alone and unqualified is not None and unqualified.name == DOCKER_HUB
+        self._unqualified = None if unqualified is None else _Entry(unqualified, "", library)
 
     def _add(self, upstream: Upstream, registry: Registry) -> None:
-        library = upstream.name == "docker.io"
+        library = upstream.name == DOCKER_HUB
         entry = _Entry(registry, "", library)
         self._names[upstream.name] = entry
         self._names |= {alias: _Entry(registry, alias, library) for alias in upstream.aliases}
@@ -104,8 +108,7 @@ def _host(header: str) -> str:
 def _route(entry: _Entry, name: str) -> Route:
     if not name:
         raise NameInvalid("the path names a registry but no repository in it")
-    repo = Repo.parse(f"library/{name}" if entry.library and "/" not in name else name)
-    return Route(entry.registry, repo, entry.alias)
+    return Route(entry.registry, in_library(name) if entry.library else Repo.parse(name), entry.alias)
 
 
 def own_names(listen: str, names: Iterable[str], url_host: str) -> Mapping[str, None]:

@@ -17,7 +17,8 @@ import zlib
 from proxy.store.lock import briefly
 
 _NAMES = 1 << 16
-_RESERVED = 16
+_UPSTREAMS, _UP_SLOTS = 16, 4096
+_RESERVED = _UPSTREAMS + _UP_SLOTS
 _BYTES, _OBJECTS, _STARTED = 0, 1, 2
 _DOWN = 1
 
@@ -59,10 +60,10 @@ class Board:
 
     def set_up(self, upstream: str, up: bool) -> None:
         """Whether the last request to an upstream got an answer."""
-        self.words[self.slot(f"up:{upstream}")] = 0 if up else _DOWN
+        self.words[_UPSTREAMS + zlib.crc32(upstream.encode()) % _UP_SLOTS] = 0 if up else _DOWN
 
     def is_up(self, upstream: str) -> bool:
-        return self.words[self.slot(f"up:{upstream}")] != _DOWN
+        return self.words[_UPSTREAMS + zlib.crc32(upstream.encode()) % _UP_SLOTS] != _DOWN
 
     def close(self) -> None:
         self.words.release()

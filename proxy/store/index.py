@@ -57,6 +57,9 @@ class _TextDisk(diskcache.Disk):  # type: ignore[misc]
     def store(self, value: Any, read: bool, key: Any = diskcache.UNKNOWN) -> tuple[int, int, None, str]:
         return 0, diskcache.core.MODE_RAW, None, _text(value)
 
+    def remove(self, file_path: str) -> None:
+        """Rows have no files; a planted row that names one must not get it deleted."""
+
     def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> str:
         if mode != diskcache.core.MODE_RAW or filename is not None:
             raise ForeignRow("a row that is not text")
@@ -132,6 +135,7 @@ class Index:
 
     def close(self) -> None:
         """Wait for writes under way, close the database."""
+        self._writer.submit(self._cache.close)  # a connection belongs to the thread that opened it
         self._writer.shutdown(wait=True)
         self._cache.close()
 

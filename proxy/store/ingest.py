@@ -76,12 +76,12 @@ class Leading:
     def __init__(self, place: _Place, fd: int) -> None:
         self._place = place
         self.fd = fd
-        self.total, _ = place.read_note()
+        self.total, live = place.read_note()
         found = os.fstat(fd).st_size
         if found > (self.total if self.total is not None else found):
             os.ftruncate(fd, 0)
         self._file = Growing(fd, place.digest.hasher(), place.pool)
-        if self._file.offset:
+        if self._file.offset or live:
             place.write_note(self.total, live=False)
 
     @property
@@ -142,9 +142,10 @@ class Following:
         self.fd = fd
 
     def look(self, settled: Callable[[], None]) -> Seen | Gone | Leading | OpenBlob:
-        place, state = self._place, os.fstat(self.fd)
+        place = self._place
         if place.files.is_at(place.digest, self.fd):
-            return OpenBlob(place.digest, self._give_up_fd(), state.st_size)
+            return self._finished()
+        state = os.fstat(self.fd)
         if state.st_nlink == 0:
             return Gone()
         if not try_exclusive(self.fd):
@@ -152,11 +153,18 @@ class Following:
             return Seen(state.st_size, total, live)
         # Nobody leads: look again under the lock, the leader may have finished or failed between the lines above.
         if place.files.is_at(place.digest, self.fd):
-            return OpenBlob(place.digest, self._give_up_fd(), os.fstat(self.fd).st_size)
+            return self._finished()
         if not same_file(place.part, self.fd):
             return Gone()
         settled()
-        return Leading(place, self._give_up_fd())
+        lead = Leading(place, self.fd)
+        self.fd = -1
+        return lead
+
+    def _finished(self) -> OpenBlob:
+        """The size is read now: one read before the rename was seen may lack the last byte."""
+        size = os.fstat(self.fd).st_size
+        return OpenBlob(self._place.digest, self._give_up_fd(), size)
 
     def _give_up_fd(self) -> int:
         fd, self.fd = self.fd, -1
@@ -205,8 +213,9 @@ class Store:
                 return done
             self._check_settled(place, fd, settled)
             self._drop_unsynced(fd)
-            mine, fd = fd, -1
-            return Leading(place, mine)
+            lead = Leading(place, fd)
+            fd = -1
+            return lead
         finally:
             if fd >= 0:
                 os.close(fd)

@@ -8,6 +8,7 @@ it, the upstream's own user name and password only to its own hosts and to the r
 
 import asyncio
 import json
+import math
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -19,7 +20,8 @@ from yarl import URL
 from proxy.errors import Denied, Unavailable
 
 _CHALLENGE = re.compile(r"[\s,]*([A-Za-z][A-Za-z0-9_-]*)(?=[\s,]|$)")
-_PARAM = re.compile(r'\s*([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s",]+))\s*(?:,|$)?')
+_TOKEN68 = re.compile(r"\s+[A-Za-z0-9._~+/-]+=*\s*(?=,|$)")
+_PARAM = re.compile(r'[\s,]*([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s",]+))\s*(?:,|$)?')
 Proxy = Callable[[URL], str | None]
 """The HTTP proxy on the way to a URL, None when there is none."""
 
@@ -42,6 +44,8 @@ def parse_challenges(headers: list[str]) -> list[Challenge]:
         at = 0
         while match := _CHALLENGE.match(header, at):
             at, params = match.end(), {}
+            if skipped := _TOKEN68.match(header, at):
+                at = skipped.end()
             while param := _PARAM.match(header, at):
                 name, quoted, plain = param.groups()
                 params[name.lower()] = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else plain
@@ -112,9 +116,10 @@ def realm_url(origin: URL, realm: str, service: str, scope: str) -> URL:
         url = URL(realm)
         asked = {key: value for key, value in (("service", service), ("scope", scope)) if value}
         url = url.update_query(asked)
+        host = url.host  # decodes it, and may find that it cannot
     except ValueError:
         raise Unavailable(f"{origin.host}: names a token service that is not a URL") from None
-    if url.scheme not in ("http", "https") or not url.host or (origin.scheme == "https" and url.scheme == "http"):
+    if url.scheme not in ("http", "https") or not host or (origin.scheme == "https" and url.scheme == "http"):
         raise Unavailable(f"{origin.host}: names a token service that is not https")
     return url
 
@@ -138,8 +143,8 @@ def read_token(url: URL, body: bytes) -> _Token:
         document = json.loads(body)
         token = document.get("token") or document.get("access_token")
         lifetime = float(document.get("expires_in") or 60)
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         token, lifetime = None, 0.0
-    if not isinstance(token, str) or not token.isascii() or not token.isprintable():
+    if not math.isfinite(lifetime) or not isinstance(token, str) or not token.isascii() or not token.isprintable():
         raise Unavailable(f"{url.host}: the token service's answer holds no token")
     return _Token(f"Bearer {token}", time.monotonic() + max(lifetime - _MARGIN, 1.0))

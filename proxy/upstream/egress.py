@@ -9,7 +9,6 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from urllib.parse import urljoin
 
 import aiohttp
 from yarl import URL
@@ -113,11 +112,11 @@ def next_url(current: URL, location: str) -> URL:
     if any(not "!" <= c <= "~" for c in location):
         raise Unavailable(f"{current.host}: redirected to something that is not a URL")
     try:
-        url = URL(urljoin(str(current), location), encoded=True)
-        port = url.port
+        url = current.join(URL(location, encoded=True))
+        host, port = url.host, url.port
     except ValueError:
         raise Unavailable(f"{current.host}: redirected to something that is not a URL") from None
-    if url.scheme not in ("http", "https") or not url.host or port is None:
+    if url.scheme not in ("http", "https") or not host or port is None:
         raise Unavailable(f"{current.host}: redirected to something that is not http or https")
     if current.scheme == "https" and url.scheme == "http":
         raise Unavailable(f"{current.host}: redirected from https to plain http at {url.host}")

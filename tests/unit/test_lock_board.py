@@ -1,0 +1,207 @@
+"""Locks over processes, and what all workers share in memory."""
+
+import os
+
+import pytest
+
+from proxy.oci.digest import Digest
+from proxy.oci.media import Descriptor, Manifest
+from proxy.registry.memory import Memory
+from proxy.store.board import Board, Tally
+from proxy.store.lock import Slots, hold, hold_named, try_exclusive, try_shared
+from tests.unit.builders import begin, run
+
+HOLDING = (
+    "import sys; from proxy.store.lock import *\nheld = {how}\nprint(held is not None, flush=True); sys.stdin.read()"
+)
+
+
+def beside(how, path):
+    """A process that holds what `how` gives it until its input ends; whether it got it."""
+    process = begin(HOLDING.format(how=how), path)
+    return process, process.stdout.readline() == "True\n"
+
+
+def end(process, kill=False):
+    if kill:
+        process.kill()
+    process.communicate(timeout=10)
+
+
+def test_two_descriptors_exclude_each_other_and_readers_share(tmp_path):
+    path = tmp_path / "lock"
+    path.touch()
+    fds = [os.open(path, os.O_RDWR | os.O_CLOEXEC) for _ in range(3)]
+    try:
+        assert try_exclusive(fds[0])
+        assert not try_exclusive(fds[1])
+        assert not try_shared(fds[1])
+        os.close(fds.pop(0))
+        assert try_shared(fds[0])
+        assert try_shared(fds[1])
+        assert not try_exclusive(fds[0])
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def test_hold_until_released(tmp_path):
+    path = str(tmp_path / "lock")
+    first = hold(path)
+    assert hold(path) is None
+    first.release()
+    first.release()
+    second = hold(path)
+    assert second is not None
+    second.release()
+
+
+@pytest.mark.parametrize("kind", ["hold", "hold_named"])
+@pytest.mark.parametrize("kill", [False, True])
+def test_a_lock_of_another_process_ends_with_it(tmp_path, kind, kill):
+    path = str(tmp_path / "lock")
+    take = {"hold": hold, "hold_named": hold_named}[kind]
+    process, got = beside(f"{kind}(sys.argv[1])", path)
+    try:
+        assert got
+        assert take(path) is None
+    finally:
+        end(process, kill)
+    held = take(path)
+    assert held is not None
+    held.release()
+
+
+def test_a_named_lock_leaves_no_file(tmp_path):
+    path = str(tmp_path / "lock")
+    held = hold_named(path)
+    assert os.path.exists(path)
+    held.release()
+    held.release()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_named_lock_on_a_file_nobody_can_find_is_none(tmp_path, monkeypatch):
+    """A opens, B unlinks and closes, C makes it anew: A must not believe that it holds the name."""
+    path = str(tmp_path / "lock")
+    first = hold_named(path)
+    really = os.open
+    others = []
+
+    def slow_open(name, *rest, **more):
+        fd = really(name, *rest, **more)
+        if name == path and first._fd >= 0:
+            first.release()
+            others.append(hold_named(path))
+        return fd
+
+    monkeypatch.setattr(os, "open", slow_open)
+    late = hold_named(path)
+    monkeypatch.undo()
+    assert others[0] is not None
+    assert late is None
+    assert hold_named(path) is None
+    others[0].release()
+
+
+def test_slots_count_over_processes(tmp_path):
+    process, got = beside("Slots(sys.argv[1], 'a/b', 2).take()", tmp_path)
+    try:
+        assert got
+        slots = Slots(str(tmp_path), "a/b", 2)
+        mine = slots.take()
+        assert mine is not None
+        assert slots.take() is None
+        other = Slots(str(tmp_path), "other", 1).take()
+        assert other is not None
+        other.release()
+        mine.release()
+        again = slots.take()
+        assert again is not None
+        again.release()
+    finally:
+        end(process)
+
+
+# Board
+
+
+def test_a_change_is_seen_by_other_processes(tmp_path, board):
+    slot = board.slot("t:a")
+    before = board.word(slot)
+    run("import sys; from proxy.store.board import Board; Board(sys.argv[1]).change('t:a')", tmp_path / "board")
+    assert board.word(slot) != before
+
+
+def test_every_change_is_another_word(board):
+    slot, words = board.slot("t:a"), set()
+    for _ in range(100):
+        board.change("t:a")
+        words.add(board.word(slot))
+    assert len(words) == 100
+
+
+def test_reset_forgets_everything_but_the_time(board):
+    board.change("t:a")
+    board.set_up("registry.k8s.io", False)
+    board.reset(12345)
+    assert board.started == 12345
+    assert board.word(board.slot("t:a")) == 0
+    assert board.is_up("registry.k8s.io")
+
+
+def test_up_and_down(tmp_path, board):
+    assert board.is_up("a")
+    board.set_up("a", False)
+    other = Board(str(tmp_path / "board"))
+    assert not other.is_up("a")
+    assert other.is_up("b")
+    other.set_up("a", True)
+    assert board.is_up("a")
+    other.close()
+
+
+def test_an_upstream_that_comes_and_goes_never_revives_what_was_changed(board):
+    """A name may share its word with another name; sharing costs a second look and never a wrong answer."""
+    upstream = "registry.k8s.io"
+    shared = board.slot(f"up:{upstream}")
+    name = next(name for name in (f"t:{upstream}/r:{n}" for n in range(3_000_000)) if board.slot(name) == shared)
+    memory = Memory(board, lambda: 0.0)
+    memory.put(name, _manifest(b"old"), memory.word(name), 100.0)
+    board.change(name)
+    board.set_up(upstream, False)
+    board.set_up(upstream, True)
+    assert memory.get(name) is None
+
+
+def _manifest(content):
+    return Manifest(Descriptor(Digest.of(content), len(content)), content)
+
+
+def test_a_tally_adds_up_over_processes(tmp_path, board, tally):
+    code = (
+        "import sys; from proxy.store.board import Board, Tally\n"
+        "tally = Tally(Board(sys.argv[1]), sys.argv[2])\n"
+        "for _ in range(500): tally.add(bytes=10, objects=1)"
+    )
+    processes = [begin(code, tmp_path / "board", tmp_path / "tally.lock") for _ in range(3)]
+    for _ in range(500):
+        tally.add(bytes=10, objects=1)
+    for process in processes:
+        process.communicate(timeout=20)
+        assert process.returncode == 0
+    assert tally.read() == (20_000, 2_000)
+
+
+def test_a_tally_goes_down_and_below_zero(tally):
+    tally.add(bytes=-5, objects=-1)
+    assert tally.read() == (-5, -1)
+    tally.add(bytes=2**40, objects=3)
+    assert tally.read() == (2**40 - 5, 2)
+
+
+def test_two_tallies_of_one_board_agree(tmp_path, board, tally):
+    other = Tally(board, str(tmp_path / "tally.lock"))
+    tally.add(bytes=1, objects=1)
+    other.add(bytes=2, objects=1)
+    assert tally.read() == other.read() == (3, 2)
