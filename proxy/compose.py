@@ -33,6 +33,7 @@ from proxy.store.board import Board, Tally
 from proxy.store.index import Index
 from proxy.store.ingest import Store
 from proxy.upstream.client import Client
+from proxy.upstream.egress import tls_context
 
 _THREADS = 4
 _HOUSEKEEPING = 60.0
@@ -50,6 +51,7 @@ def prepare(settings: Settings) -> None:
         board.close()
         complaint = index.prepare(os.path.join(data, "index"))
         _instance(data)
+        _check_trust(settings)
     except OSError as error:
         raise StartError(
             f"{data} cannot be used: {error.strerror or error}; use --data with a folder of your own"
@@ -57,6 +59,18 @@ def prepare(settings: Settings) -> None:
     if complaint:
         _set_up_log(settings.log)
         _log.warning(complaint)
+
+
+def _check_trust(settings: Settings) -> None:
+    """Certificates are read once before any worker exists: five dying workers would say it less clearly."""
+    for upstream in settings.upstreams.values():
+        try:
+            tls_context(upstream.egress)
+        except OSError as error:
+            file, cause = upstream.egress.ca_file, error.strerror or error
+            raise StartError(
+                f"[egress] ca_file {file} cannot be used: {cause}; it must hold PEM certificates"
+            ) from error
 
 
 def build(settings: Settings, slot: int) -> "Service":
@@ -131,12 +145,9 @@ class Service:
         return Cached(upstream, clients, rows, renewals, rooms)
 
     async def start(self) -> None:
-        """Open what needs a running loop. Raises StartError."""
+        """Open what needs a running loop."""
         for client in self._clients:
-            try:
-                await client.start()
-            except OSError as error:
-                raise StartError(f"[egress] ca_file cannot be used: {error.strerror or error}") from error
+            await client.start()
         if self._slot == 0:
             self._chores = asyncio.create_task(self._keep_house())
 

@@ -69,6 +69,8 @@ def prepare(upstreams: Iterable[str], aliases: Iterable[str], version: str) -> N
     CONFIG_RELOADED.set(1)
     for result in RESULTS:
         FIRST_BYTE.labels(result)
+    for reason in ("max_size", "min_free"):
+        CACHE_EVICTED.labels(reason)
     for alias in aliases:
         LEGACY.labels(alias)
     for upstream in upstreams:

@@ -20,12 +20,13 @@ import pytest_asyncio
 from blockbuster import blockbuster_ctx
 
 from tests.descriptors import left_since, opened
-from tests.fakes import Origin
+from tests.fakes import Origin, origin_in_thread
 from tests.real.processes import program
 from tests.real.servers import Containerd, containerd
 from tests.real.tidegate import Config, Tidegate
 from tests.real.tidegate import tidegate as running_tidegate
 from tests.real.world import Upstream, upstream_world
+from tests.support import quick
 
 Report = pytest.TestReport | pytest.CollectReport
 NEEDS_ROOT = frozenset({"containerd"})
@@ -126,6 +127,32 @@ async def origin() -> AsyncIterator[Origin]:
     """A misbehaving registry in the test's own loop."""
     async with Origin() as running:
         yield running
+
+
+@pytest.fixture
+def far() -> Iterator[Origin]:
+    """The same in a thread, for synchronous tests that drive processes."""
+    with origin_in_thread() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def _pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Origin, Tidegate]]:
+    folder = tmp_path_factory.mktemp("shared")
+    with origin_in_thread() as far, running_tidegate(quick(far.url), folder=folder, workers=2) as server:
+        yield far, server
+
+
+@pytest.fixture
+def shared(_pair: tuple[Origin, Tidegate]) -> tuple[Origin, Tidegate]:
+    """An origin in a thread and a server in front of it, one pair for each test worker.
+
+    For tests that stop nothing, ask for content of their own, and count by its digest: what an earlier test began may
+    still be running.
+    """
+    _pair[0].rules.clear()
+    _pair[0].log.clear()
+    return _pair
 
 
 @pytest.fixture(scope="session")

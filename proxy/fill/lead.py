@@ -44,20 +44,18 @@ class Leader:
 
         Raises RegistryError when every source has failed, Abandoned, OSError.
         """
-        discard = True
+        discard, wrong = True, False
         try:
             if self._lead.total != self._lead.offset or not self._lead.offset:
                 await self._download()
-            if await self._lead.seal():
-                discard = False
-                await self._finish()
-            else:
-                await self._mismatch()
+            wrong = not await self._lead.seal()
+            discard = wrong
+            await (self._mismatch() if wrong else self._finish())
         except asyncio.CancelledError:
             discard = False
             raise
         except Exception:
-            discard = self._lead.received == 0
+            discard = wrong or self._lead.received == 0
             raise
         finally:
             if self._abandoned is not None:
@@ -143,6 +141,8 @@ class Leader:
                             await self._first_byte(source, total)
                         await self._take(stream, chunk, total)
                 await lead.settle()
+                if source not in fill.used:
+                    fill.used.append(source)  # an empty blob has no first byte, but it was answered 2xx
         except TimeoutError:
             raise Unavailable(f"{source.upstream}: no byte within {budget:.0f} s", label="timeout") from None
         if total is not None and lead.received < total:

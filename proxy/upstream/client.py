@@ -204,6 +204,8 @@ class Body:
     def _read_head(self, offset: int) -> tuple[int, int | None, bool]:
         """Where the bytes start, how many the blob has in all, and whether there are none."""
         response = self._response
+        if response.content_type == "text/html":
+            raise Unavailable(f"{self.host}: answered a web page where a blob was due", label="body")
         if response.status == 200:
             return 0, _length(response), False
         said = parse_content_range(response.headers.get("Content-Range"))

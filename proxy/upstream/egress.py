@@ -6,6 +6,7 @@ were meant for and nowhere else. A Location is used once and never kept: registr
 """
 
 import asyncio
+import os
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -35,9 +36,7 @@ class Door:
 
     async def start(self) -> None:
         """Raises OSError when the CA file cannot be read."""
-        context = ssl.create_default_context()
-        if self._settings.ca_file:
-            context.load_verify_locations(self._settings.ca_file)
+        context = tls_context(self._settings)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30, ssl=context),
             timeout=aiohttp.ClientTimeout(
@@ -107,6 +106,14 @@ class Door:
         return self._session
 
 
+def tls_context(settings: Egress) -> ssl.SSLContext:
+    """Whom we trust: the system's authorities and the configured ones. Raises OSError (ssl.SSLError among them)."""
+    context = ssl.create_default_context()
+    if settings.ca_file:
+        context.load_verify_locations(settings.ca_file)
+    return context
+
+
 def next_url(current: URL, location: str) -> URL:
     """Where a Location leads, with its escapes untouched. Raises Unavailable for one that cannot be followed."""
     if any(not "!" <= c <= "~" for c in location):
@@ -150,7 +157,8 @@ def cause(error: BaseException) -> tuple[str, str]:
         case aiohttp.ClientHttpProxyError():
             return f"the proxy answered {error.status}", "connect"
         case aiohttp.ClientConnectorError():
-            return f"no connection: {error.strerror or error.os_error}", "connect"
+            number = error.os_error.errno
+            return f"no connection: {os.strerror(number) if number else error.os_error}", "connect"
         case aiohttp.ServerDisconnectedError() | ConnectionResetError():
             return "closed the connection without an answer", "body"
         case aiohttp.ClientPayloadError():

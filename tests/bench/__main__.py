@@ -1,0 +1,47 @@
+"""Runs the benches by name, all of them without one; prints figures, ratios and the table for README."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from tests.bench import blobs, manifests, memory
+from tests.bench.report import Row, as_json, machine, markdown
+from tests.bench.world import World, world
+
+BENCHES: dict[str, Callable[[World], list[Row]]] = {
+    "hit": blobs.hit,
+    "cold": blobs.cold,
+    "gigabit": blobs.gigabit,
+    "many": blobs.many,
+    "first-byte": blobs.first_byte,
+    "manifest": manifests.manifest,
+    "cold-pages": manifests.beside_cold_pages,
+    "memory": memory.memory,
+}
+
+
+@click.command()
+@click.argument("names", nargs=-1, type=click.Choice(list(BENCHES)))
+@click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="also everything as JSON")
+def main(names: tuple[str, ...], path: Path | None) -> None:
+    """Each bench has an origin of its own and leaves nothing behind; none takes a minute."""
+    where = machine()
+    click.echo(", ".join(f"{key} {value}" for key, value in where.items()))
+    rows: list[Row] = []
+    for name in names or BENCHES:
+        began = time.monotonic()
+        with world() as servers:
+            found = BENCHES[name](servers)
+        click.echo(f"\n{name} ({time.monotonic() - began:.0f} s)")
+        click.echo("\n".join(line for row in found for line in row.lines()))
+        rows += found
+    click.echo("\n" + markdown(rows, where))
+    if path is not None:
+        path.write_text(json.dumps(as_json(rows, where), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
