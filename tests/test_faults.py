@@ -84,6 +84,19 @@ def test_50_clients_of_a_refused_blob_cost_one_chain_of_attempts(tidegate, far, 
     assert (None in wait) == (status != 503)
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_web_page_is_no_blob_and_leaves_nothing_behind(shared, cold, method):
+    """Its length would be taken for the blob's, and a cut 200 for a bad line."""
+    far, server = shared
+    content, digest, path = cold
+    page = far.fault(digest, Html())
+    assert get(server, path, method).status == 503
+    far.rules.remove(page)
+    head = until(lambda: (got := get(server, path, "HEAD")).status == 200 and got)
+    assert head.headers["Content-Length"] == str(len(content))
+    assert until(lambda: get(server, path).is_blob(content))
+
+
 # In the middle: resumed inside the same response
 
 

@@ -33,8 +33,10 @@ def manifest(world: World) -> list[Row]:
         for url in urls.values():
             for path in (origin.by_digest, origin.by_tag, origin.by_digest, origin.by_tag):
                 download(url + path, origin.manifest.size)
-        digest = interleaved({name: _rate(url + origin.by_digest) for name, url in urls.items()})
-        tag = interleaved({name: _rate(url + origin.by_tag) for name, url in urls.items() if name != "yardstick"})
+        runs = {("digest", name): _rate(url + origin.by_digest) for name, url in urls.items()}
+        runs |= {("tag", name): _rate(url + origin.by_tag) for name, url in urls.items() if name != "yardstick"}
+        rates = interleaved(runs)
+    digest, tag = ({name: rate for (kind, name), rate in rates.items() if kind == each} for each in ("digest", "tag"))
     return [_by_digest(digest), _by_tag(tag, digest)]
 
 

@@ -7,16 +7,17 @@ import re
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from tests.real.images import ACCEPT
 from tests.real.tools import curl
 
 ROUNDS = 3
-SECONDS = 3  # one run of wrk
+SECONDS = 2  # one run of wrk
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +78,12 @@ def wrk(url: str, connections: int = 32, seconds: int = SECONDS) -> Load:
     return Load(float(rate[1]), float(p99[1]) * _UNITS[p99[2]])
 
 
-def interleaved(runs: Mapping[str, Callable[[], float]], rounds: int = ROUNDS) -> dict[str, float]:
+Key = TypeVar("Key", bound=Hashable)
+
+
+def interleaved(runs: Mapping[Key, Callable[[], float]], rounds: int = ROUNDS) -> dict[Key, float]:
     """The median of each run; a, b, c, a, b, c ... so that what the machine does meanwhile meets them all."""
-    found: dict[str, list[float]] = {name: [] for name in runs}
+    found: dict[Key, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
             found[name].append(run())
