@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 from proxy import __version__, metrics
+from proxy.care.books import Books
+from proxy.care.legacy import Legacy
 from proxy.config import Log, Settings, Upstream
 from proxy.errors import StartError
 from proxy.fill.flight import Flights
@@ -34,6 +36,7 @@ from proxy.store.index import Index
 from proxy.store.ingest import Store
 from proxy.upstream.client import Client
 from proxy.upstream.egress import tls_context
+from proxy.upstream.ledger import Ledger
 
 _THREADS = 4
 _HOUSEKEEPING = 60.0
@@ -67,10 +70,9 @@ def _check_trust(settings: Settings) -> None:
         try:
             tls_context(upstream.egress)
         except OSError as error:
-            file, cause = upstream.egress.ca_file, error.strerror or error
-            raise StartError(
-                f"[egress] ca_file {file} cannot be used: {cause}; it must hold PEM certificates"
-            ) from error
+            egress, cause = upstream.egress, error.strerror or error
+            files = " and ".join(name for name in ("ca_file", "cert_file", "key_file") if getattr(egress, name))
+            raise StartError(f"[egress] {files} cannot be used: {cause}; it must name PEM files") from error
 
 
 def build(settings: Settings, slot: int) -> "Service":
@@ -100,7 +102,7 @@ class Service:
         self._settings = settings
         self._slot = slot
         self._draining = False
-        self._chores: asyncio.Task[None] | None = None
+        self._chores: list[asyncio.Task[None]] = []
         data = settings.server.data
         self._pool = ThreadPoolExecutor(_THREADS, "store")
         self._board = Board(os.path.join(data, "run", "board"))
@@ -111,13 +113,17 @@ class Service:
         self._outcomes = Outcomes(self._index)
         self._turns = Turns(os.path.join(data, "run", "turns"))
         self._flights = Flights(self._store, self._outcomes, Permits(os.path.join(data, "run", "permits")))
+        self._ledger = Ledger()
+        self._legacy = Legacy()
+        self._books = Books(self._index, slot, self._ledger, self._legacy)
         self._clients: list[Client] = []
         instance = _instance(data)
         router = self._router(instance)
         access = AccessLog(settings.log.format)
-        admin = Admin(settings, instance, self._store, self._board, self._tally, lambda: self._draining)
+        admin = Admin(settings, instance, self._store, self._board, self._tally, self._books, lambda: self._draining)
         self._access = access
-        self._guards = [Guard(Api(router, instance, admin.public()), access), Guard(admin.private, access)]
+        api = Api(router, instance, admin.public())
+        self._guards = [Guard(handle, access, self._legacy) for handle in (api, admin.private)]
         self.public, self.admin = (Front(guard) for guard in self._guards)
         aliases = [alias for upstream in settings.upstreams.values() for alias in upstream.aliases]
         metrics.prepare(settings.upstreams, aliases, __version__)
@@ -138,7 +144,7 @@ class Service:
         def answered(up: bool) -> None:
             self._board.set_up(upstream.name, up)
 
-        clients = [Client(upstream, url, instance, answered) for url in upstream.urls]
+        clients = [Client(upstream, url, instance, self._ledger, answered) for url in upstream.urls]
         self._clients += clients
         rows = Rows(self._index, upstream.name, upstream.public)
         renewals = Renewals(upstream, rows, self._turns, self._outcomes, self._board)
@@ -148,8 +154,9 @@ class Service:
         """Open what needs a running loop."""
         for client in self._clients:
             await client.start()
+        self._chores.append(asyncio.create_task(self._books.keep()))
         if self._slot == 0:
-            self._chores = asyncio.create_task(self._keep_house())
+            self._chores.append(asyncio.create_task(self._keep_house()))
 
     async def _keep_house(self) -> None:
         """What one worker does for the machine: count what was here before this start (what is finished from now on
@@ -173,12 +180,13 @@ class Service:
 
     async def close(self) -> None:
         """Stop fills, leaving them resumable; close files and connections."""
-        if self._chores is not None:
-            self._chores.cancel()
+        for chore in self._chores:
+            chore.cancel()
         await self._flights.close()
         await self._turns.close()
         for client in self._clients:
             await client.close()
+        await self._books.save()
         self._access.flush()
         await asyncio.to_thread(self._index.close)
         self._pool.shutdown(wait=True)

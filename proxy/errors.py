@@ -97,7 +97,10 @@ class RangeUnsatisfiable(RegistryError):
 
 
 class Unavailable(RegistryError):
-    """Nothing to be had now, asking again later may help; never a 404, which clients would believe."""
+    """Nothing to be had now, asking again later may help; never a 404, which clients would believe.
+
+    `label` is the reason as the metrics know it: timeout, connect, tls, dns, status, body, throttled, refused or other.
+    """
 
     code, status = "UNAVAILABLE", 503
 

@@ -6,9 +6,11 @@ slot stands in for the process id for that reason; gauges say how they add up ov
 repository, tag, digest or client address. Series exist at zero from the start.
 """
 
+import struct
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.exposition import generate_latest
@@ -16,6 +18,8 @@ from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.openmetrics import exposition as openmetrics
 
+T = TypeVar("T")
+_ATTEMPTS = 10
 _slot = "supervisor"
 values.ValueClass = values.MultiProcessValue(lambda: _slot)  # type: ignore[no-untyped-call]
 
@@ -58,6 +62,7 @@ DISK_FREE = Gauge("tidegate_disk_free_bytes", "Free bytes where the data lies.",
 PINNED = Gauge("tidegate_pinned_bytes", "Bytes pinned.", multiprocess_mode="mostrecent")
 PUSHED = Counter("tidegate_pushed_bytes", "Bytes pushed here.")
 LEGACY = Counter("tidegate_legacy_requests", "Requests by an old name.", ("alias",))
+TAGS_MOVED = Counter("tidegate_tags_moved", "Tags that read as a version and moved upstream.", ("upstream",))
 BUILD_INFO = Gauge("tidegate_build_info", "1, with the version.", ("version",), multiprocess_mode="max")
 CONFIG_RELOADED = Gauge("tidegate_config_last_reload_successful", "1 when it was.", multiprocess_mode="mostrecent")
 _hosts: set[str] = set()
@@ -83,7 +88,8 @@ def _prepare_upstream(upstream: str) -> None:
             CLIENT_BYTES.labels(upstream, kind, result)
             for method in METHODS:
                 REQUESTS.labels(upstream, kind, method, result)
-    for reason in ("timeout", "connect", "tls", "dns", "status", "body", "throttled", "other"):
+    TAGS_MOVED.labels(upstream)
+    for reason in ("timeout", "connect", "tls", "dns", "status", "body", "throttled", "refused", "other"):
         UPSTREAM_ERRORS.labels(upstream, reason)
     for kind in ("blob", "manifest"):
         RECEIVED.labels(upstream, kind)
@@ -184,9 +190,20 @@ def exposition(accept: str) -> tuple[bytes, str]:
     """The text a scraper asked for, and its content type. Blocks for 10-80 ms: call it in a thread."""
     with _exposing:
         if "application/openmetrics-text" in accept:
-            text: bytes = openmetrics.generate_latest(collect())  # type: ignore[no-untyped-call]
-            return text, openmetrics.CONTENT_TYPE_LATEST
-        return generate_latest(collect()), "text/plain; version=0.0.4; charset=utf-8"
+            openmetrics_text: Callable[[CollectorRegistry], bytes] = openmetrics.generate_latest
+            return _patiently(openmetrics_text), openmetrics.CONTENT_TYPE_LATEST
+        return _patiently(generate_latest), "text/plain; version=0.0.4; charset=utf-8"
+
+
+def _patiently(read: Callable[[CollectorRegistry], T]) -> T:
+    """What `read` makes of the machine's files. A worker that starts or has just died changes them under us: a gauge's
+    file goes between the listing and the reading, a new one is empty for a moment."""
+    for _ in range(_ATTEMPTS):
+        try:
+            return read(collect())
+        except (OSError, ValueError, struct.error):
+            time.sleep(0.02)
+    return read(collect())
 
 
 _exposing = threading.Lock()
@@ -195,7 +212,7 @@ _exposing = threading.Lock()
 def totals(name: str, label: str) -> Mapping[str, float]:
     """A counter summed over the machine, by one label. Blocks like `exposition`."""
     sums: dict[str, float] = {}
-    for family in collect().collect():
+    for family in _patiently(lambda registry: list(registry.collect())):
         for sample in family.samples:
             if sample.name == name:
                 key = sample.labels.get(label, "")

@@ -4,8 +4,11 @@ Times are wall-clock seconds, because the facts are rows that outlive the proces
 """
 
 import random
+import re
 from dataclasses import dataclass
 from enum import Enum, auto
+
+_VERSION = re.compile(r"v?[0-9]+\.[0-9]+(?:\.[0-9]+)*(?:[-_+.][0-9A-Za-z.+_-]+)?\Z")
 
 REFUSAL_MEMORY = 2.0
 """Seconds an upstream's "no" answers for everybody who asks the same: 50 nodes that start a pull together arrive over
@@ -57,9 +60,20 @@ def usable_stale(facts: TagFacts, ttl: float, stale_if_error: float, now: float)
     return now - facts.checked_at < ttl + stale_if_error
 
 
+def looks_like_version(tag: str) -> bool:
+    """Whether a tag reads as one release, which nobody expects to change: v1.31.2, 3.9, 1.0.0-rc1; not latest, v1."""
+    return _VERSION.match(tag) is not None
+
+
 def refusal_counts(refused_at: float, arrived: float) -> bool:
     """Whether an upstream's refusal answers a request that arrived at `arrived`: it is newer, or hardly older."""
     return refused_at > arrived - REFUSAL_MEMORY
+
+
+def worth_asking_again(label: str) -> bool:
+    """Whether another attempt right away may end differently: not when the upstream said "slower", or our own rules
+    said no. `label` is Unavailable's."""
+    return label not in ("throttled", "refused")
 
 
 def next_attempt(failures: int) -> float | None:

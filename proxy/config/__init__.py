@@ -11,6 +11,7 @@ Precedence: option, TIDEGATE_<SECTION>_<KEY>, file, default. Every mistake is on
 from proxy.config.load import load
 from proxy.config.settings import ConfigError, Egress, Log, Secret, Server, Settings, Upstream
 from proxy.config.show import Row, as_json, render, rows
+from proxy.config.values import duration as parse_duration
 from proxy.config.values import format_size, parse_listen
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "as_json",
     "format_size",
     "load",
+    "parse_duration",
     "parse_listen",
     "render",
     "rows",

@@ -7,6 +7,7 @@ single values, then what contradicts something else.
 import os
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -26,7 +27,7 @@ from proxy.config.schema import (
 from proxy.config.settings import ConfigError, Egress, Log, Secret, Server, Settings, Upstream
 
 DEFAULT_FILE = "/etc/tidegate/tidegate.toml"
-_OPTIONS = {"--listen": "server.listen", "--data": "server.data"}
+_OPTIONS = {"--listen": "server.listen", "--data": "server.data", "--offline": "server.offline"}
 # What every program honours; ours come first, so that this one alone can be sent another way.
 _USUAL = {"egress.proxy": ("HTTPS_PROXY", "https_proxy"), "egress.no_proxy": ("NO_PROXY", "no_proxy")}
 # Kubernetes gives every pod these for each Service; one called "tidegate" must not look like a spelling mistake.
@@ -63,8 +64,10 @@ class _Loader:
         self._check_tables()
         self._check_environ()
         egress = self._section("egress")
-        upstreams = {name: self._upstream(name, table, egress) for name, table in self._named().items()}
         server = self._section("server")
+        upstreams = {name: self._upstream(name, table, egress) for name, table in self._named().items()}
+        if server["offline"]:
+            upstreams = {name: replace(upstream, offline=True) for name, upstream in upstreams.items()}
         self._check_shared(upstreams, server["names"])
         self._server_defaults(server, upstreams)
         log = Log(**self._section("log"))

@@ -50,8 +50,12 @@ SERVER: Section = {
     "workers": Key(0, values.whole(0, 64)),
     "drain": Key("30s", values.duration, _duration),
     "unqualified": Key([], values.hosts, values.format_list),
+    "offline": Key(False, values.flag, values.format_flag),
 }
 EGRESS: Section = {
+    "allow": Key(["*"], values.patterns, values.format_list),
+    "deny": Key([], values.patterns, values.format_list),
+    "allow_private": Key(False, values.flag, values.format_flag),
     "connect_timeout": Key("10s", values.positive, _duration),
     "stall_timeout": Key("30s", values.positive, _duration),
     # containerd 2.3 gives up when no header came within 30 s; 25 leaves time to tell it why.
@@ -59,6 +63,8 @@ EGRESS: Section = {
     "proxy": Key("", values.proxy, _url),
     "no_proxy": Key([], values.strings, values.format_list),
     "ca_file": Key("", values.path),
+    "cert_file": Key("", values.path),
+    "key_file": Key("", values.path),
 }
 LOG: Section = {
     "format": Key("text", values.choice("text", "json")),
@@ -71,8 +77,10 @@ UPSTREAM: Section = {
     "prefix": Key("", values.segment),
     "tag_ttl": Key("1h", values.lasting, _duration),
     "on_gone": Key("keep", values.choice("keep", "obey")),
+    "on_move": Key("follow", values.choice("follow", "hold")),
     "stale_if_error": Key("forever", values.lasting, _duration),
     "max_fills": Key(16, values.whole(1, 1000)),
+    "offline": Key(False, values.flag, values.format_flag),
     "username": Key("", values.text),
     "password": Key("", values.secret),
 }

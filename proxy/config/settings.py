@@ -41,7 +41,8 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where we listen and keep things. `workers` is resolved (never 0), `drain` is seconds."""
+    """Where we listen and keep things. `workers` is resolved (never 0), `drain` is seconds; `offline` is for every
+    upstream."""
 
     listen: str
     url: str
@@ -50,18 +51,26 @@ class Server:
     workers: int
     drain: float
     unqualified: tuple[str, ...]
+    offline: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Egress:
-    """The way out: seconds, a proxy's URL (it may hold a password, so it is not in the repr), a CA file."""
+    """The way out: host patterns, seconds, a proxy's URL (it may hold a password, so it is not in the repr), a CA
+    file, a client certificate and its key (empty where the certificate's file holds both). `allow_private` is about
+    hosts somebody else names: redirects, token services."""
 
+    allow: tuple[str, ...]
+    deny: tuple[str, ...]
+    allow_private: bool
     connect_timeout: float
     stall_timeout: float
     first_byte_deadline: float
     proxy: str = field(repr=False)
     no_proxy: tuple[str, ...]
     ca_file: str
+    cert_file: str
+    key_file: str
 
     def proxy_for(self, host: str) -> str:
         """The proxy to reach `host` (no port, no brackets) through, or "" to go there directly.
@@ -89,7 +98,8 @@ def _matches(entry: str, host: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """One registry elsewhere. `egress` is the global table with this upstream's own keys laid over it."""
+    """One registry elsewhere. `egress` is the global table with this upstream's own keys laid over it; `offline`, its
+    own or the server's: never dialled."""
 
     name: str
     urls: tuple[str, ...]
@@ -98,8 +108,10 @@ class Upstream:
     prefix: str
     tag_ttl: float
     on_gone: Literal["keep", "obey"]
+    on_move: Literal["follow", "hold"]
     stale_if_error: float
     max_fills: int
+    offline: bool
     username: str
     password: Secret
     egress: Egress

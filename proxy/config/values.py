@@ -18,6 +18,7 @@ from proxy.oci.names import registry_name
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d|w))+\Z")
 _PIECE = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
+_PATTERN = re.compile(r"[A-Za-z0-9.*?_\[\]:-]+\Z")
 _SEGMENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*\Z")
 
 
@@ -49,6 +50,14 @@ def choice(*options: str) -> Callable[[object], str]:
         return str(value)
 
     return read
+
+
+def flag(value: object) -> bool:
+    """true or false; the words count, for that is all the environment has."""
+    found = {"true": True, "false": False}.get(value) if isinstance(value, str) else value
+    if not isinstance(found, bool):
+        raise _not("true or false", value)
+    return found
 
 
 def whole(low: int, high: int) -> Callable[[object], int]:
@@ -106,6 +115,15 @@ def host(value: object) -> str:
 def hosts(value: object) -> tuple[str, ...]:
     """A list of hosts, each once."""
     return tuple(dict.fromkeys(host(item) for item in strings(value)))
+
+
+def patterns(value: object) -> tuple[str, ...]:
+    """A list of host patterns, `*` for any characters: hosts only, because a port or a path would never match."""
+    found = strings(value)
+    for item in found:
+        if not _PATTERN.match(item):
+            raise _not('a list of host patterns such as ["*.pkg.dev"]', value)
+    return tuple(item.lower() for item in found)
 
 
 def segment(value: object) -> str:
@@ -198,6 +216,11 @@ def format_duration(seconds: float) -> str:
 def format_list(items: Sequence[str]) -> str:
     """A list as TOML writes it."""
     return json.dumps(list(items), ensure_ascii=False)
+
+
+def format_flag(value: bool) -> str:
+    """A flag as TOML writes it."""
+    return "true" if value else "false"
 
 
 def format_size(count: float) -> str:

@@ -120,7 +120,7 @@ class Leader:
             return
         pause = policy.next_attempt(failures)
         late = not fill.live and time.monotonic() - self._started > self._upstream.egress.first_byte_deadline
-        if pause is None or late or error.label == "throttled":
+        if pause is None or late or not policy.worth_asking_again(error.label):
             for known in fill.sources:
                 await self._outcomes.refuse(f"{known.key}@{fill.digest}", fill.errors.get(known.key, error))
             raise error

@@ -73,6 +73,6 @@ class AccessLog:
         reference = e.reference[:19] if ":" in e.reference else e.reference
         line = (
             f"{self._stamp} {e.client} {e.request.method} {e.kind} {name} {reference or '-'} {e.result or '-'} "
-            f"{e.status} {e.sent} {ms:.1f}ms"
+            f"{e.status} {e.sent} {ms:.1f}ms{f' by {e.alias}' if e.alias else ''}"
         )
         return f"{line} {e.error}\n" if e.error else line + "\n"

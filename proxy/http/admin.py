@@ -6,11 +6,13 @@ Everything here is true for the whole machine, whichever worker answers: it come
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
 
 from proxy import __version__, metrics
+from proxy.care.books import Books
 from proxy.config import Settings
 from proxy.errors import NoSuchPath
 from proxy.http import respond
@@ -25,13 +27,21 @@ class Admin:
     """The pages beside the registry API."""
 
     def __init__(
-        self, settings: Settings, instance: str, store: Store, board: Board, tally: Tally, draining: Callable[[], bool]
+        self,
+        settings: Settings,
+        instance: str,
+        store: Store,
+        board: Board,
+        tally: Tally,
+        books: Books,
+        draining: Callable[[], bool],
     ) -> None:
         self._settings = settings
         self._instance = instance
         self._store = store
         self._tally = tally
         self._board = board
+        self._books = books
         self._draining = draining
 
     def public(self) -> dict[str, Callable[[Exchange], Awaitable[web.StreamResponse]]]:
@@ -40,7 +50,7 @@ class Admin:
 
     async def private(self, exchange: Exchange) -> web.StreamResponse:
         """Pages of the admin socket. Raises NoSuchPath."""
-        pages = {**self.public(), "/api/status": self.status}
+        pages = {**self.public(), "/api/status": self.status, "/api/egress": self.egress, "/api/legacy": self.legacy}
         page = pages.get(exchange.request.path)
         if page is None or exchange.request.method not in ("GET", "HEAD"):
             raise NoSuchPath(f"{exchange.request.path[:80]!r} is not a page of the admin socket")
@@ -90,6 +100,14 @@ class Admin:
 
     async def status(self, exchange: Exchange) -> web.StreamResponse:
         return respond.document(exchange, await asyncio.to_thread(self._status), "application/json")
+
+    async def egress(self, exchange: Exchange) -> web.StreamResponse:
+        """The ledger, all of it: choosing and wording is the command's."""
+        return respond.document(exchange, [asdict(entry) for entry in await self._books.hosts()], "application/json")
+
+    async def legacy(self, exchange: Exchange) -> web.StreamResponse:
+        """Who still asks by an old name."""
+        return respond.document(exchange, [asdict(row) for row in await self._books.old_names()], "application/json")
 
     def _status(self) -> Mapping[str, Any]:
         """What `tidegate status` shows. Blocks."""

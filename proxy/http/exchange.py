@@ -39,6 +39,7 @@ class Exchange:
             "upstream": self.upstream,
             "repository": self.repo,
             "reference": self.reference[:19] if self.reference.startswith("sha") else self.reference,
+            "alias": self.alias,
             "result": self.result,
             "status": self.status,
             "bytes": self.sent,

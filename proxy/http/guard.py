@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from proxy import metrics
+from proxy.care.legacy import Legacy
 from proxy.errors import BodyBroken, RegistryError
 from proxy.http import respond
 from proxy.http.access import AccessLog
@@ -19,9 +20,12 @@ _COUNTED = frozenset(metrics.KINDS)
 class Guard:
     """Wraps a handler: whatever comes out of it, the client gets an honest answer or a cut connection."""
 
-    def __init__(self, handle: Callable[[Exchange], Awaitable[web.StreamResponse]], access: AccessLog) -> None:
+    def __init__(
+        self, handle: Callable[[Exchange], Awaitable[web.StreamResponse]], access: AccessLog, legacy: Legacy
+    ) -> None:
         self._handle = handle
         self._access = access
+        self._legacy = legacy
         self.busy = 0
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -65,4 +69,13 @@ class Guard:
             metrics.first_byte(result, (exchange.first_byte or time.perf_counter()) - exchange.started)
             if exchange.alias:
                 metrics.LEGACY.labels(exchange.alias).inc()
+                self._legacy.note(exchange.alias, exchange.client, _image(exchange))
         self._access.write(exchange)
+
+
+def _image(exchange: Exchange) -> str:
+    """The image as somebody wrote it in a manifest; a blob is named by its repository alone."""
+    name = f"{exchange.alias}/{exchange.repo}"
+    if exchange.kind == "tag":
+        return f"{name}:{exchange.reference}"
+    return f"{name}@{exchange.reference}" if exchange.kind == "manifest" else name

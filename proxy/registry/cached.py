@@ -5,13 +5,14 @@ content-addressed store; what a repository may show stands in the rows.
 """
 
 import asyncio
+import logging
 import math
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from proxy import policy
+from proxy import metrics, policy
 from proxy.config import Upstream
 from proxy.errors import ManifestUnknown, RegistryError, Unavailable
 from proxy.fill.flight import Flights
@@ -29,6 +30,7 @@ from proxy.registry.source import UpstreamSource
 from proxy.upstream.client import Client
 
 T = TypeVar("T")
+_log = logging.getLogger("tidegate.registry")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,8 @@ class Cached:
         )
         answer = await self._by_digest(ask, Digest.parse(named.value))
         if named.result == "hit" and (kept := self._rows.kept(key)) is not None and kept.value == named.value:
-            self._rooms.memory.put(key, answer.value, word, kept.checked_at + self._settings.tag_ttl)
+            until = math.inf if self._settings.offline else kept.checked_at + self._settings.tag_ttl
+            self._rooms.memory.put(key, answer.value, word, until)
         return Answer(answer.value, named.result if answer.result == "hit" else answer.result, named.warning)
 
     async def _renew_tag(self, ask: Ask, tag: Tag, known: str | None) -> tuple[str, bool]:
@@ -82,12 +85,26 @@ class Cached:
         if known is not None:
             head = await self._first(lambda client: client.head(ask, tag))
             if head.digest is not None:
-                if str(head.digest) != known:
-                    await self._by_digest(ask, head.digest)
-                return str(head.digest), str(head.digest) == known
+                if str(head.digest) == known or self._held(ask, tag, known, head.digest):
+                    return known, True
+                await self._by_digest(ask, head.digest)
+                return str(head.digest), False
         manifest = await self._first(lambda client: client.manifest(ask, tag))
         await self._keep(ask, manifest)
-        return str(manifest.descriptor.digest), str(manifest.descriptor.digest) == known
+        found = manifest.descriptor.digest
+        if known is not None and str(found) != known and self._held(ask, tag, known, found):
+            return known, True
+        return str(found), str(found) == known
+
+    def _held(self, ask: Ask, tag: Tag, known: str, found: Digest) -> bool:
+        """A tag moved. One that reads as a version is worth a line and a count, and is held where that is chosen."""
+        if not policy.looks_like_version(tag):
+            return False
+        metrics.TAGS_MOVED.labels(self.name).inc()
+        held = self._settings.on_move == "hold"
+        what = "held at what is known" if held else "followed"
+        _log.warning("%s/%s:%s moved from %s to %s: %s", self.name, ask.repo, tag, known[:19], found.short, what)
+        return held
 
     async def _by_digest(self, ask: Ask, digest: Digest) -> Answer[Manifest]:
         """A manifest named by digest: here, or fetched once."""
@@ -225,7 +242,9 @@ class Cached:
                     return await call(client)
                 except Unavailable as error:
                     problem = error
-            if pause is None or (problem is not None and problem.label in ("timeout", "throttled")):
+            if pause is None or problem is None or problem.label == "timeout":
+                break
+            if not policy.worth_asking_again(problem.label):
                 break
             await asyncio.sleep(pause)
         assert problem is not None, "an upstream has at least one URL"

@@ -81,6 +81,8 @@ class Renewals:
     def _state(self, kept: Kept[T] | None) -> TagState:
         if kept is None:
             return TagState.ASK
+        if self._settings.offline:
+            return TagState.FRESH  # nobody can confirm it, and nobody will: no time limit makes sense
         return policy.tag_state(kept.facts, self._settings.tag_ttl, self._settings.stale_if_error, self._clock())
 
     async def _ask(self, key: str, ask: Ask, kept: Kept[T] | None, renew: Renew[T]) -> Answer[T]:

@@ -6,7 +6,8 @@ from contextlib import AbstractAsyncContextManager
 from proxy.oci.digest import Digest
 from proxy.ports import Ask
 from proxy.registry.rows import Rows
-from proxy.upstream.client import Body, Client
+from proxy.upstream.body import Body
+from proxy.upstream.client import Client
 
 _log = logging.getLogger("tidegate.registry")
 

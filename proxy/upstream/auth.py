@@ -12,6 +12,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 import aiohttp
@@ -22,8 +23,8 @@ from proxy.errors import Denied, Unavailable
 _CHALLENGE = re.compile(r"[\s,]*([A-Za-z][A-Za-z0-9_-]*)(?=[\s,]|$)")
 _TOKEN68 = re.compile(r"\s+[A-Za-z0-9._~+/-]+=*\s*(?=,|$)")
 _PARAM = re.compile(r'[\s,]*([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s",]+))\s*(?:,|$)?')
-Proxy = Callable[[URL], str | None]
-"""The HTTP proxy on the way to a URL, None when there is none."""
+Ask = Callable[[URL, Mapping[str, str]], AbstractAsyncContextManager[aiohttp.ClientResponse]]
+"""Asks a token service, through the door; raises Unavailable."""
 
 _MARGIN = 5.0
 _TOKEN_LIMIT = 256 << 10
@@ -67,7 +68,7 @@ class Keyring:
         self._origins = origins
         self._basic = aiohttp.BasicAuth(username, password).encode() if username else None
         self._tokens: dict[tuple[URL, str], _Token] = {}
-        self._fetching: dict[tuple[str, str, str], asyncio.Task[_Token]] = {}
+        self._fetching: dict[tuple[URL, str], asyncio.Task[_Token]] = {}
 
     def known(self, origin: URL, scope: str) -> str | None:
         """The header to send without being asked, where this origin has asked before."""
@@ -76,9 +77,7 @@ class Keyring:
             return None
         return token.header
 
-    async def answer(
-        self, session: aiohttp.ClientSession, response: aiohttp.ClientResponse, scope: str, proxy: Proxy
-    ) -> str | None:
+    async def answer(self, ask: Ask, response: aiohttp.ClientResponse, scope: str) -> str | None:
         """The header that answers a 401, None when nothing here does. Raises Denied, Unavailable."""
         origin = response.url.origin()
         sent, known = response.request_info.headers.get("Authorization"), self.known(origin, scope)
@@ -87,27 +86,29 @@ class Keyring:
         self._tokens.pop((origin, scope), None)
         for challenge in parse_challenges(response.headers.getall("WWW-Authenticate", [])):
             if challenge.scheme == "bearer" and "realm" in challenge.params:
-                token = await self._token(session, origin, challenge.params, scope, proxy)
-            elif challenge.scheme == "basic" and self._basic is not None and origin in self._origins:
-                token = _Token(self._basic, float("inf"))
-            else:
-                continue
-            self._tokens[origin, scope] = token
-            return token.header
+                return (await self._token(ask, origin, challenge.params, scope)).header
+            if challenge.scheme == "basic" and self._basic is not None and origin in self._origins:
+                self._tokens[origin, scope] = _Token(self._basic, math.inf)
+                return self._basic
         return None
 
-    async def _token(
-        self, session: aiohttp.ClientSession, origin: URL, params: Mapping[str, str], scope: str, proxy: Proxy
-    ) -> _Token:
-        realm, service, scope = params["realm"], params.get("service", ""), params.get("scope", scope)
-        key = (realm, service, scope)
-        task = self._fetching.get(key)
+    async def _token(self, ask: Ask, origin: URL, params: Mapping[str, str], scope: str) -> _Token:
+        """A token from the realm, fetched once for everybody who waits for it."""
+        task = self._fetching.get((origin, scope))
         if task is None:
-            basic = self._basic if origin in self._origins else None
-            url = realm_url(origin, realm, service, scope)
-            task = self._fetching[key] = asyncio.create_task(_fetch(session, url, basic, proxy))
-            task.add_done_callback(lambda _: self._fetching.pop(key, None))
+            url = realm_url(origin, params["realm"], params.get("service", ""), params.get("scope", scope))
+            task = self._fetching[origin, scope] = asyncio.create_task(self._renew(ask, origin, scope, url))
         return await asyncio.shield(task)
+
+    async def _renew(self, ask: Ask, origin: URL, scope: str, url: URL) -> _Token:
+        """The token is kept before the task leaves its table: a 401 handled in between would find neither."""
+        try:
+            token = self._tokens[origin, scope] = await _fetch(
+                ask, url, self._basic if origin in self._origins else None
+            )
+            return token
+        finally:
+            del self._fetching[origin, scope]
 
 
 def realm_url(origin: URL, realm: str, service: str, scope: str) -> URL:
@@ -117,24 +118,25 @@ def realm_url(origin: URL, realm: str, service: str, scope: str) -> URL:
         asked = {key: value for key, value in (("service", service), ("scope", scope)) if value}
         url = url.update_query(asked)
         host = url.host  # decodes it, and may find that it cannot
-    except ValueError:
+    except (ValueError, IndexError):  # see egress.next_url
         raise Unavailable(f"{origin.host}: names a token service that is not a URL") from None
     if url.scheme not in ("http", "https") or not host or (origin.scheme == "https" and url.scheme == "http"):
         raise Unavailable(f"{origin.host}: names a token service that is not https")
     return url
 
 
-async def _fetch(session: aiohttp.ClientSession, url: URL, basic: str | None, proxy: Proxy) -> _Token:
+async def _fetch(ask: Ask, url: URL, basic: str | None) -> _Token:
     headers = {"Authorization": basic} if basic is not None else {}
-    try:
-        async with session.get(url, headers=headers, allow_redirects=False, proxy=proxy(url)) as response:
-            if response.status in (400, 401, 403, 404):
-                raise Denied(f"{url.host}: the token service refuses ({response.status}); check username and password")
-            if response.status != 200:
-                raise Unavailable(f"{url.host}: the token service answered {response.status}")
-            return read_token(url, await response.content.read(_TOKEN_LIMIT))
-    except (TimeoutError, aiohttp.ClientError, OSError) as error:
-        raise Unavailable(f"{url.host}: the token service cannot be reached ({type(error).__name__})") from error
+    async with ask(url, headers) as response:
+        if response.status in (400, 401, 403, 404):
+            raise Denied(f"{url.host}: the token service refuses ({response.status}); check username and password")
+        if response.status != 200:
+            raise Unavailable(f"{url.host}: the token service answered {response.status}", label="status")
+        try:
+            body = await response.content.read(_TOKEN_LIMIT)
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise Unavailable(f"{url.host}: the token service's answer broke off", label="body") from error
+    return read_token(url, body)
 
 
 def read_token(url: URL, body: bytes) -> _Token:

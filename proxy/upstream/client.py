@@ -6,7 +6,7 @@ client ever learns "there is no such image" from a firewall.
 """
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -29,10 +29,12 @@ from proxy.errors import (
 from proxy.oci.digest import Digest
 from proxy.oci.media import ACCEPT, BLOB, MANIFEST_LIMIT, OCI_INDEX, Descriptor, Manifest, media_type_in
 from proxy.oci.names import Reference, Repo
-from proxy.oci.ranges import parse_content_range
 from proxy.ports import Ask
 from proxy.upstream.auth import Keyring
+from proxy.upstream.body import Body, length, no_web_page
 from proxy.upstream.egress import Door, explained, next_url
+from proxy.upstream.ledger import Ledger
+from proxy.upstream.rules import Rules
 
 _LIST_LIMIT = 64 << 20
 _PAGE_LIMIT = 200
@@ -48,14 +50,21 @@ class Head:
 class Client:
     """All requests to one registry, at one of its URLs. `answered` is told after each whether there was an answer."""
 
-    def __init__(self, settings: Upstream, base: str, instance: str, answered: Callable[[bool], None]) -> None:
+    def __init__(
+        self, settings: Upstream, base: str, instance: str, ledger: Ledger, answered: Callable[[bool], None]
+    ) -> None:
         self.upstream = settings.name
         self.base = base
         self._base = URL(base)
         self._instance = instance
         self._answered = answered
         self._keys = Keyring(frozenset({self._base.origin()}), settings.username, settings.password.reveal())
-        self._door = Door(settings.name, settings.egress, self._keys)
+        self._offline = settings.offline
+        self._ledger = ledger
+        egress = settings.egress
+        named = [URL(url) for url in (*settings.urls, *([egress.proxy] if egress.proxy else []))]
+        rules = Rules.of(egress.allow, egress.deny, egress.allow_private, named)
+        self._door = Door(settings.name, egress, self._keys, rules, ledger)
         # A mirror of the registry has to be told which registry is meant, as containerd tells it; the registry itself
         # knows. This is what lets an upstream be another tidegate.
         self._namespace = "" if self._base.host == settings.name.partition(":")[0] else f"ns={settings.name}"
@@ -94,14 +103,15 @@ class Client:
     async def blob_size(self, ask: Ask, digest: Digest) -> Descriptor:
         """HEAD of a blob. Raises BlobUnknown, Denied, LoopDetected, Unavailable."""
         async with self._ask("HEAD", f"{ask.repo}/blobs/{digest}", ask, BlobUnknown) as response:
-            return Descriptor(digest, _length(response), BLOB)
+            no_web_page(response)
+            return Descriptor(digest, length(response), BLOB)
 
     @asynccontextmanager
     async def blob(self, ask: Ask, digest: Digest, offset: int, stop: int | None) -> AsyncIterator["Body"]:
         """The bytes of a blob from `offset`, or up to `stop`. Raises BlobUnknown, Denied, LoopDetected, Unavailable."""
         sent = {"Range": f"bytes={offset}-{'' if stop is None else stop - 1}"} if offset or stop else {}
         async with self._ask("GET", f"{ask.repo}/blobs/{digest}", ask, BlobUnknown, **sent) as response:
-            yield Body(self.upstream, response, offset)
+            yield Body(response, offset, self._received)
 
     async def tags(self, ask: Ask) -> list[str]:
         """All tags, every page. Raises NameUnknown, Denied, LoopDetected, Unavailable."""
@@ -147,6 +157,8 @@ class Client:
         self, method: str, url: URL, ask: Ask, unknown: type[RegistryError], headers: Mapping[str, str]
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A response that is 2xx, or a 416 to a range. Every other one is raised as what it means."""
+        if self._offline:
+            raise Unavailable(f"{self.upstream} is set offline here, and this is not in the cache", label="refused")
         via = f"{ask.via}, 1.1 {self._instance}" if ask.via else f"1.1 {self._instance}"
         sent = {"Accept-Encoding": "identity", "User-Agent": "tidegate", "Via": via, **headers}
         with self._counted():
@@ -179,8 +191,12 @@ class Client:
                 if size > limit:
                     raise Unavailable(f"{response.url.host}: sent more than {limit >> 20} MiB where a {kind} was due")
                 pieces.append(piece)
-        metrics.received(self.upstream, kind, response.url.host or "?", size)
+        self._received(kind, response.url.host or "?", size)
         return b"".join(pieces)
+
+    def _received(self, kind: str, host: str, size: int) -> None:
+        metrics.received(self.upstream, kind, host, size)
+        self._ledger.received(self.upstream, host, "registry" if host == self._base.host else "redirect", size)
 
     def _url(self, path: str) -> URL:
         base = str(self._base).rstrip("/")
@@ -189,39 +205,6 @@ class Client:
 
     def __repr__(self) -> str:
         return f"<Client {self.upstream} at {self._base.host}>"
-
-
-class Body:
-    """One response that carries a blob's bytes. Satisfies ports.BlobStream."""
-
-    def __init__(self, upstream: str, response: aiohttp.ClientResponse, offset: int) -> None:
-        """Raises Unavailable when the response is not the bytes from `offset` on, or all of them."""
-        self._upstream = upstream
-        self._response = response
-        self.host = response.url.host or "?"
-        self.start, self.total, self._ends = self._read_head(offset)
-
-    def _read_head(self, offset: int) -> tuple[int, int | None, bool]:
-        """Where the bytes start, how many the blob has in all, and whether there are none."""
-        response = self._response
-        if response.content_type == "text/html":
-            raise Unavailable(f"{self.host}: answered a web page where a blob was due", label="body")
-        if response.status == 200:
-            return 0, _length(response), False
-        said = parse_content_range(response.headers.get("Content-Range"))
-        if said is not None and response.status == 416 and said.start is None and said.total == offset:
-            return offset, offset, True
-        if said is None or response.status != 206 or said.start != offset:
-            raise Unavailable(f"{self.host}: answered {response.status} for the wrong range")
-        return offset, said.total, False
-
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        if self._ends:
-            return
-        with explained(self._response.url):
-            async for chunk in self._response.content.iter_any():
-                metrics.received(self._upstream, "blob", self.host, len(chunk))
-                yield chunk
 
 
 def meaning(response: aiohttp.ClientResponse, repo: Repo, unknown: type[RegistryError]) -> RegistryError:
@@ -260,11 +243,6 @@ def _sentence(response: aiohttp.ClientResponse) -> str:
 def _retry_after(response: aiohttp.ClientResponse, default: int) -> int:
     text = response.headers.get("Retry-After", "")
     return min(int(text), 3600) if text.isascii() and text.isdigit() and len(text) < 9 else default
-
-
-def _length(response: aiohttp.ClientResponse) -> int | None:
-    text = response.headers.get("Content-Length", "")
-    return int(text) if text.isascii() and text.isdigit() else None
 
 
 def _document(response: aiohttp.ClientResponse, content: bytes) -> Mapping[str, Any]:

@@ -7,17 +7,22 @@ were meant for and nowhere else. A Location is used once and never kept: registr
 
 import asyncio
 import os
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import aiohttp
+from aiohttp.abc import ResolveResult
+from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 from proxy import metrics
 from proxy.config import Egress
 from proxy.errors import Unavailable
 from proxy.upstream.auth import Keyring
+from proxy.upstream.ledger import Hop, Ledger
+from proxy.upstream.rules import Rules, literal
 
 HOP_LIMIT = 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -28,17 +33,19 @@ _HEADER_LIMIT = 64 << 10
 class Door:
     """Connections of one upstream. `start` before use, `close` after."""
 
-    def __init__(self, upstream: str, settings: Egress, keys: Keyring) -> None:
+    def __init__(self, upstream: str, settings: Egress, keys: Keyring, rules: Rules, ledger: Ledger) -> None:
         self._upstream = upstream
         self._settings = settings
+        self._rules = rules
+        self._ledger = ledger
         self._keys = keys
         self._session: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
-        """Raises OSError when the CA file cannot be read."""
+        """Raises OSError when a certificate file cannot be read."""
         context = tls_context(self._settings)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30, ssl=context),
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30, ssl=context, resolver=_Checked(self._rules)),
             timeout=aiohttp.ClientTimeout(
                 total=None, sock_connect=self._settings.connect_timeout, sock_read=self._settings.stall_timeout
             ),
@@ -62,17 +69,32 @@ class Door:
 
         Raises Denied when a token service refuses, Unavailable when there is no response.
         """
+        hop: Hop = "registry"
         for _ in range(HOP_LIMIT):
-            with explained(url):
-                response = await self._hop(method, url, headers, scope)
+            response = await self._recorded(method, url, headers, scope, hop)
             try:
                 if response.status not in _REDIRECTS or "Location" not in response.headers:
                     yield response
                     return
-                url = next_url(url, response.headers["Location"])
+                url, hop = next_url(url, response.headers["Location"]), "redirect"
             finally:
                 response.release()
         raise Unavailable(f"{url.host}: more than {HOP_LIMIT} redirects")
+
+    async def _recorded(
+        self, method: str, url: URL, headers: Mapping[str, str], scope: str, hop: Hop
+    ) -> aiohttp.ClientResponse:
+        """One hop, allowed and written into the ledger, whatever comes of it."""
+        host = url.host or "?"
+        try:
+            with explained(url, self._proxy(url)):
+                self._rules.check_host(host, url.port or 0)
+                response = await self._hop(method, url, headers, scope)
+        except Unavailable as error:
+            self._ledger.failure(self._upstream, host, hop, error.message.removeprefix(f"{host}: "))
+            raise
+        self._ledger.hop(self._upstream, host, hop, response.status)
+        return response
 
     async def _hop(self, method: str, url: URL, headers: Mapping[str, str], scope: str) -> aiohttp.ClientResponse:
         """One request; a 401 with a challenge that can be answered is asked once more."""
@@ -80,7 +102,7 @@ class Door:
         if response.status != 401:
             return response
         try:
-            answer = await self._keys.answer(self._open, response, scope, self._proxy)
+            answer = await self._keys.answer(self._token, response, scope)
         except BaseException:
             response.close()
             raise
@@ -97,6 +119,21 @@ class Door:
         metrics.UPSTREAM_REQUESTS.labels(self._upstream, str(response.status)).inc()
         return response
 
+    @asynccontextmanager
+    async def _token(self, url: URL, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
+        """One request to a token service; it does not follow redirects. Raises Unavailable."""
+        host = url.host or "?"
+        try:
+            with explained(url, self._proxy(url)):
+                self._rules.check_host(host, url.port or 0)
+                response = await self._open.get(url, headers=headers, allow_redirects=False, proxy=self._proxy(url))
+        except Unavailable as error:
+            self._ledger.failure(self._upstream, host, "token", error.message.removeprefix(f"{host}: "))
+            raise
+        self._ledger.hop(self._upstream, host, "token", response.status)
+        async with response:
+            yield response
+
     def _proxy(self, url: URL) -> str | None:
         return self._settings.proxy_for(url.host or "") or None
 
@@ -107,10 +144,13 @@ class Door:
 
 
 def tls_context(settings: Egress) -> ssl.SSLContext:
-    """Whom we trust: the system's authorities and the configured ones. Raises OSError (ssl.SSLError among them)."""
+    """Whom we trust, the system's authorities and the configured ones, and who we are. Raises OSError (ssl.SSLError
+    among them) when a file is not there or not PEM."""
     context = ssl.create_default_context()
     if settings.ca_file:
         context.load_verify_locations(settings.ca_file)
+    if settings.cert_file:
+        context.load_cert_chain(settings.cert_file, settings.key_file or None)
     return context
 
 
@@ -121,7 +161,7 @@ def next_url(current: URL, location: str) -> URL:
     try:
         url = current.join(URL(location, encoded=True))
         host, port = url.host, url.port
-    except ValueError:
+    except (ValueError, IndexError):  # yarl 1.25 finds no first character in the host of "[]@"
         raise Unavailable(f"{current.host}: redirected to something that is not a URL") from None
     if url.scheme not in ("http", "https") or not host or port is None:
         raise Unavailable(f"{current.host}: redirected to something that is not http or https")
@@ -130,11 +170,31 @@ def next_url(current: URL, location: str) -> URL:
     return url.with_user(None) if url.raw_user is not None else url
 
 
+class _Checked(ThreadedResolver):
+    """Resolves once, checks every address, and gives those to connect to: no second look-up in between."""
+
+    def __init__(self, rules: Rules) -> None:
+        super().__init__()
+        self._rules = rules
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Raises Refused, OSError."""
+        found = await super().resolve(host, port, family)
+        for result in found:
+            address = literal(result["host"])
+            if address is not None:
+                self._rules.check_address(host, port, address)
+        return found
+
+
 class explained:  # used as a statement: `with explained(url):`
     """Turns whatever the network raises into one sentence that names the host. Never with a path or a token."""
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, proxy: str | None = None) -> None:
         self._host = url.host or "?"
+        self._proxy = URL(proxy).host if proxy else None
 
     def __enter__(self) -> None:
         pass
@@ -142,6 +202,8 @@ class explained:  # used as a statement: `with explained(url):`
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None and isinstance(error, aiohttp.ClientError | OSError | asyncio.TimeoutError | ValueError):
             words, label = cause(error)
+            if isinstance(error, aiohttp.ClientHttpProxyError | aiohttp.ClientProxyConnectionError):
+                words = f"through proxy {self._proxy}: {words}"
             raise Unavailable(f"{self._host}: {words}", label=label) from error
 
 
@@ -155,7 +217,7 @@ def cause(error: BaseException) -> tuple[str, str]:
         case aiohttp.ServerTimeoutError() | asyncio.TimeoutError():
             return "no answer in time", "timeout"
         case aiohttp.ClientHttpProxyError():
-            return f"the proxy answered {error.status}", "connect"
+            return _connect_refused(error), "connect"
         case aiohttp.ClientConnectorError():
             number = error.os_error.errno
             return f"no connection: {os.strerror(number) if number else error.os_error}", "connect"
@@ -165,6 +227,17 @@ def cause(error: BaseException) -> tuple[str, str]:
             return "the body broke off", "body"
         case _:
             return type(error).__name__, "other"
+
+
+def _connect_refused(error: aiohttp.ClientHttpProxyError) -> str:
+    """What a proxy's answer to CONNECT asks for."""
+    if error.status != 407:
+        return f"CONNECT was answered {error.status}"
+    offered = [] if error.headers is None else error.headers.getall("Proxy-Authenticate", [])
+    schemes = ", ".join(sorted({text.split(" ")[0] for text in offered if text}))
+    if "basic" in schemes.lower() or not schemes:
+        return "CONNECT was answered 407: set [egress] proxy with a user name and password"
+    return f"CONNECT was answered 407 and only {schemes} is offered; this speaks Basic, put a helper in front"
 
 
 def _certificate_error(error: aiohttp.ClientConnectorCertificateError) -> str:

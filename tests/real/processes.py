@@ -110,6 +110,16 @@ class Process:
             time.sleep(0.03)
         raise NotStarted(f"{self.name} is not ready after {seconds} s:\n{self._last_words()}")
 
+    def wait_listening(self, address: str, port: int, seconds: float = 20) -> None:
+        """Returns when a connection is accepted there; raises NotStarted."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            with contextlib.suppress(OSError), socket.create_connection((address, port), 1):
+                return
+            self.check()
+            time.sleep(0.03)
+        raise NotStarted(f"{self.name} does not listen after {seconds} s:\n{self._last_words()}")
+
     def check(self) -> None:
         """Raises NotStarted when the process has ended."""
         if not self.running:

@@ -75,6 +75,22 @@ def nginx(folder: Path, static: Path) -> Iterator[Served]:
         yield Served(f"http://{host}", host, process, folder)
 
 
+@contextmanager
+def tinyproxy(folder: Path, address: str = "127.0.0.1") -> Iterator[Served]:
+    """A forward proxy; `<folder>/proxy.log` is its own word on what went through it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    config = folder / "tinyproxy.conf"
+    config.write_text(
+        f"Port {port}\nListen {address}\nTimeout 60\nMaxClients 50\nLogLevel Connect\n"
+        f'LogFile "{folder}/proxy.log"\nPidFile "{folder}/proxy.pid"\n'
+    )
+    host = f"{address}:{port}"
+    with running(["tinyproxy", "-d", "-c", str(config)], folder, "tinyproxy") as process:
+        process.wait_listening(address, port)
+        yield Served(f"http://{host}", host, process, folder)
+
+
 @dataclass(frozen=True, slots=True)
 class Containerd:
     """A containerd whose namespaces share no content, so that each new one is a cold node.

@@ -101,8 +101,9 @@ def tidegate(
 
 
 def upstream_config(url: str, name: str = "registry.k8s.io", **keys: Any) -> dict[str, Any]:
-    """The configuration of one upstream at `url`; `keys` are further keys of it."""
-    return {"upstreams": {name: {"urls": [url], **keys}}}
+    """The configuration of one upstream at `url`; `keys` are further keys of it. The hosts of the tests, which their
+    redirects lead to, are all on this machine."""
+    return {"upstreams": {name: {"urls": [url], "allow_private": True, **keys}}}
 
 
 def toml(document: Mapping[str, Any], path: tuple[str, ...] = ()) -> str:

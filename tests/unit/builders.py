@@ -16,12 +16,17 @@ ROOT = Path(__file__).parents[2]
 def upstream(name="registry.k8s.io", **changed):
     """An upstream as the configuration would give it."""
     egress = Egress(
+        allow=("*",),
+        deny=(),
+        allow_private=False,
         connect_timeout=1.0,
         stall_timeout=1.0,
         first_byte_deadline=changed.pop("first_byte_deadline", 5.0),
         proxy="",
         no_proxy=(),
         ca_file="",
+        cert_file="",
+        key_file="",
     )
     fields = {
         "name": name,
@@ -31,8 +36,10 @@ def upstream(name="registry.k8s.io", **changed):
         "prefix": "",
         "tag_ttl": 100.0,
         "on_gone": "keep",
+        "on_move": "follow",
         "stale_if_error": math.inf,
         "max_fills": 16,
+        "offline": False,
         "username": "",
         "password": Secret(),
         "egress": egress,

@@ -16,6 +16,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from proxy import __version__, config
+from proxy.cli import egress, legacy
 from proxy.errors import StartError
 
 _TOP = """\
@@ -23,7 +24,7 @@ One machine goes out for images; every node asks it.
 
 Usage: tidegate COMMAND [OPTIONS]
 """
-_GROUPS: Mapping[str, tuple[str, ...]] = {"Run": ("serve", "config"), "Look": ("status",)}
+_GROUPS: Mapping[str, tuple[str, ...]] = {"Run": ("serve", "config"), "Look": ("status", "egress", "legacy")}
 _OPTIONS = """\
 Options (any command)
   -c, --config FILE     [$TIDEGATE_CONFIG, else /etc/tidegate/tidegate.toml if it exists]
@@ -110,10 +111,11 @@ def _load(context: click.Context, **options: str | None) -> config.Settings:
 @tidegate.command(help="answer pulls; needs no configuration")
 @click.option("--listen", metavar="HOST:PORT", help="where clients connect  [127.0.0.1:5000]")
 @click.option("--data", metavar="DIR", help="where everything is kept")
+@click.option("--offline", is_flag=True, help="ask no upstream; answer what is here")
 @_any_command
 @click.pass_context
-def serve(context: click.Context, listen: str | None, data: str | None) -> int:
-    settings = _load(context, listen=listen, data=data)
+def serve(context: click.Context, listen: str | None, data: str | None, offline: bool) -> int:
+    settings = _load(context, listen=listen, data=data, offline="true" if offline else None)
     from proxy import worker  # slow: asyncio
 
     return worker.serve(settings)
@@ -139,6 +141,61 @@ def status(context: click.Context, data: str | None) -> int:
     return 0 if found["health"] == "ok" else 1
 
 
+@tidegate.command("egress", help="hosts this cache needs, also as the list for a firewall team")
+@click.option("--data", metavar="DIR", help="the data folder of the service asked about")
+@click.option("--list", "form", flag_value="list", help="one host a line")
+@click.option("--toml", "form", flag_value="toml", help="an allow = to paste into [egress]")
+@click.option("--since", metavar="DURATION", default="", help="only hosts seen lately, such as 30d")
+@click.option("--expected", is_flag=True, help="add the hosts registry.k8s.io is known to need")
+@_any_command
+@click.pass_context
+def egress_(context: click.Context, data: str | None, form: str | None, since: str, expected: bool) -> int:
+    settings = _load(context, data=data)
+    try:
+        seconds = config.parse_duration(since) if since else float("inf")
+    except ValueError as error:
+        raise click.UsageError(f"--since {error}", context) from None
+    rows = egress.since(_ledger(settings.server.data, expected), seconds, time.time())
+    rows = egress.with_expected(rows) if expected else rows
+    if context.obj.get("json"):
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        text = {"list": lambda: "\n".join(egress.hosts(rows)), "toml": lambda: egress.toml(rows)}
+        click.echo(text.get(form or "", lambda: egress.table(rows))())
+    return 0
+
+
+def _ledger(data: str, expected: bool) -> Any:
+    """What a running service answers, else what its data folder holds, which is nothing before the first start: the
+    firewall team asks first. Raises StartError."""
+    try:
+        return _ask(data, "/api/egress")
+    except _NotRunning:
+        from proxy.cli import alone  # slow: diskcache
+
+        return [] if expected and not alone.has_run(data) else alone.hosts(data)
+
+
+@tidegate.command("legacy", help="who still asks for k8s.gcr.io")
+@click.option("--data", metavar="DIR", help="the data folder of the service asked about")
+@_any_command
+@click.pass_context
+def legacy_(context: click.Context, data: str | None) -> int:
+    folder = _load(context, data=data).server.data
+    try:
+        rows = _ask(folder, "/api/legacy")
+    except _NotRunning:
+        from proxy.cli import alone  # slow: diskcache
+
+        rows = alone.old_names(folder)
+    click.echo(json.dumps(rows, indent=2) if context.obj.get("json") else legacy.table(rows))
+    return 0
+
+
+class _NotRunning(StartError):
+    """Nobody listens on the admin socket."""
+
+
 def _ask(data: str, path: str) -> Any:
     """The JSON a running service answers over its admin socket; raises StartError."""
     import http.client  # slow: email
@@ -150,7 +207,7 @@ def _ask(data: str, path: str) -> Any:
         answer = connection.getresponse()
         body = answer.read()
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
-        raise StartError(f"no tidegate is running for {data}; start it with: tidegate serve") from None
+        raise _NotRunning(f"no tidegate is running for {data}; start it with: tidegate serve") from None
     except PermissionError:
         raise StartError(f"no right to open {data}/admin.sock; ask as root or as its owner") from None
     except (OSError, http.client.HTTPException) as error:

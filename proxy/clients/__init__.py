@@ -1,0 +1,1 @@
+"""Configuration for the clients that pull through this cache: one writer per client."""
