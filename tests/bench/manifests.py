@@ -33,9 +33,11 @@ def manifest(world: World) -> list[Row]:
         for url in urls.values():
             for path in (origin.by_digest, origin.by_tag, origin.by_digest, origin.by_tag):
                 download(url + path, origin.manifest.size)
-        runs = {("digest", name): _rate(url + origin.by_digest) for name, url in urls.items()}
-        runs |= {("tag", name): _rate(url + origin.by_tag) for name, url in urls.items() if name != "yardstick"}
-        rates = interleaved(runs)
+        paths = {"digest": origin.by_digest, "tag": origin.by_tag}
+        rates = interleaved({
+            (kind, name): _rate(url + path)
+            for name, url in urls.items() for kind, path in paths.items() if (kind, name) != ("tag", "yardstick")
+        })  # fmt: skip
     digest, tag = ({name: rate for (kind, name), rate in rates.items() if kind == each} for each in ("digest", "tag"))
     return [_by_digest(digest), _by_tag(tag, digest)]
 

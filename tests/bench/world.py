@@ -1,12 +1,14 @@
 """The servers of a bench in one place, each started cold in a folder of its own that is removed with it."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.bench.origin import Origin, origin
+from tests.bench.origin import NAME, Origin, origin
+from tests.real.images import digest_of
 from tests.real.processes import fetch
 from tests.real.servers import docker_registry
 from tests.real.tidegate import Tidegate, tidegate, upstream_config
@@ -33,14 +35,22 @@ class World:
         """Two workers, metrics and access log on as always; warm but for the content."""
         config = upstream_config(upstream or self.origin.url)
         with self.room() as folder, tidegate(config, workers=2, folder=folder) as server:
-            fetch(f"{server.url}/v2/")
+            _warm(server.url)
             yield server
 
     @contextmanager
     def docker_registry(self) -> Iterator[str]:
         """Debian's, in proxy mode."""
         with self.room() as folder, docker_registry(folder, self.origin.url) as served:
+            _warm(served.url)
             yield served.url
+
+
+def _warm(url: str) -> None:
+    """Before the clock starts: what a process does once in its life, and the writing back of what others left."""
+    for number in range(8):
+        fetch(f"{url}/v2/{NAME}/blobs/{digest_of(b'none %d' % number)}")
+    os.sync()
 
 
 @contextmanager

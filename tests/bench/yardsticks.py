@@ -101,10 +101,13 @@ async def floor(port: int, origin: str, path: str) -> None:
 
 
 async def slow(port: int, path: str, rate: float) -> None:
-    """Pieces of 128 KiB, each when it is due."""
+    """Pieces of 128 KiB, each when it is due; 404 where the file's name is not in the request."""
     loop = asyncio.get_running_loop()
 
     async def answer(client: socket.socket, request: bytes) -> None:
+        if os.path.basename(path).encode() not in request:
+            await loop.sock_sendall(client, b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            return
         size, sent, began = os.stat(path).st_size, 0, loop.time()
         await loop.sock_sendall(client, b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % size)
         with open(path, "rb", buffering=0) as file:
