@@ -7,10 +7,12 @@ import os
 import resource
 import secrets
 import time
+from collections.abc import Awaitable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from urllib.parse import urlsplit
 
-from proxy import __version__, metrics
+from proxy import __version__, doctor, metrics
 from proxy.care.books import Books
 from proxy.care.legacy import Legacy
 from proxy.config import Log, Settings, Upstream
@@ -120,13 +122,20 @@ class Service:
         instance = _instance(data)
         router = self._router(instance)
         access = AccessLog(settings.log.format)
-        admin = Admin(settings, instance, self._store, self._board, self._tally, self._books, lambda: self._draining)
+        admin = self._admin(instance)
         self._access = access
         api = Api(router, instance, admin.public())
         self._guards = [Guard(handle, access, self._legacy) for handle in (api, admin.private)]
         self.public, self.admin = (Front(guard) for guard in self._guards)
         aliases = [alias for upstream in settings.upstreams.values() for alias in upstream.aliases]
         metrics.prepare(settings.upstreams, aliases, __version__)
+
+    def _admin(self, instance: str) -> Admin:
+        def examine(image: str) -> Awaitable[Mapping[str, Any]]:
+            return doctor.examine(self._settings, image, inside=True)
+
+        rooms = self._store, self._board, self._tally, self._books
+        return Admin(self._settings, instance, *rooms, lambda: self._draining, examine)
 
     def _router(self, instance: str) -> Router:
         settings = self._settings

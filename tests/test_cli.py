@@ -68,7 +68,14 @@ def test_help_is_one_screen_and_names_what_exists(run, words):
     assert output.startswith(
         "One machine goes out for images; every node asks it.\n\nUsage: tidegate COMMAND [OPTIONS]\n"
     )
-    assert re.findall(r"^  ([a-z-]+) {2,}", output, re.MULTILINE) == ["serve", "config", "status", "egress", "legacy"]
+    assert re.findall(r"^  ([a-z-]+) {2,}", output, re.MULTILINE) == [
+        "serve",
+        "config",
+        "status",
+        "egress",
+        "doctor",
+        "legacy",
+    ]
     assert re.findall(r"^([A-Z]\w*)$", output, re.MULTILINE) == ["Run", "Look"]
     assert max(len(line) for line in output.splitlines()) <= 100
 

@@ -11,12 +11,13 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
+from urllib.parse import quote
 
 import click
 
 from proxy import __version__, config
-from proxy.cli import egress, legacy
+from proxy.cli import doctor, egress, legacy
 from proxy.errors import StartError
 
 _TOP = """\
@@ -24,15 +25,17 @@ One machine goes out for images; every node asks it.
 
 Usage: tidegate COMMAND [OPTIONS]
 """
-_GROUPS: Mapping[str, tuple[str, ...]] = {"Run": ("serve", "config"), "Look": ("status", "egress", "legacy")}
+_GROUPS: Mapping[str, tuple[str, ...]] = {"Run": ("serve", "config"), "Look": ("status", "egress", "doctor", "legacy")}
 _OPTIONS = """\
 Options (any command)
   -c, --config FILE     [$TIDEGATE_CONFIG, else /etc/tidegate/tidegate.toml if it exists]
       --json            one JSON document instead of text
   -V, --version   -h, --help
 
-First time: tidegate serve, then tidegate status in a second terminal.
+First time: tidegate serve, then tidegate doctor in a second terminal.
 """
+
+_WALK = 75.0  # seconds for a walk of the doctor, which ends by itself within a minute
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -176,6 +179,28 @@ def _ledger(data: str, expected: bool) -> Any:
         return [] if expected and not alone.has_run(data) else alone.hosts(data)
 
 
+@tidegate.command("doctor", help="walk the way out step by step and say what to change")
+@click.argument("image", default="")
+@click.option("--data", metavar="DIR", help="the data folder of the service asked about")
+@_any_command
+@click.pass_context
+def doctor_(context: click.Context, image: str, data: str | None) -> int:
+    try:
+        report = _examined(_load(context, data=data), image)
+    except config.ConfigError as error:
+        report = doctor.misconfigured(image, str(error))
+    click.echo(json.dumps(report, indent=2) if context.obj.get("json") else doctor.render(report))
+    return 1 if report["problems"] else 0
+
+
+def _examined(settings: config.Settings, image: str) -> Mapping[str, Any]:
+    """By the running service, whose environment is what counts, else from here. Raises StartError."""
+    try:
+        return cast(Mapping[str, Any], _ask(settings.server.data, f"/api/doctor?image={quote(image)}", _WALK))
+    except _NotRunning:
+        return doctor.alone(settings, image)
+
+
 @tidegate.command("legacy", help="who still asks for k8s.gcr.io")
 @click.option("--data", metavar="DIR", help="the data folder of the service asked about")
 @_any_command
@@ -196,13 +221,14 @@ class _NotRunning(StartError):
     """Nobody listens on the admin socket."""
 
 
-def _ask(data: str, path: str) -> Any:
+def _ask(data: str, path: str, seconds: float = 10) -> Any:
     """The JSON a running service answers over its admin socket; raises StartError."""
     import http.client  # slow: email
 
     connection = http.client.HTTPConnection("tidegate")
     try:
         connection.sock = _connect(data)
+        connection.sock.settimeout(seconds)
         connection.request("GET", path)
         answer = connection.getresponse()
         body = answer.read()

@@ -35,6 +35,7 @@ class Admin:
         tally: Tally,
         books: Books,
         draining: Callable[[], bool],
+        examine: Callable[[str], Awaitable[Mapping[str, Any]]],
     ) -> None:
         self._settings = settings
         self._instance = instance
@@ -43,6 +44,7 @@ class Admin:
         self._board = board
         self._books = books
         self._draining = draining
+        self._examine = examine
 
     def public(self) -> dict[str, Callable[[Exchange], Awaitable[web.StreamResponse]]]:
         """Pages anybody who reaches the port may see."""
@@ -50,7 +52,8 @@ class Admin:
 
     async def private(self, exchange: Exchange) -> web.StreamResponse:
         """Pages of the admin socket. Raises NoSuchPath."""
-        pages = {**self.public(), "/api/status": self.status, "/api/egress": self.egress, "/api/legacy": self.legacy}
+        own = {"status": self.status, "egress": self.egress, "legacy": self.legacy, "doctor": self.doctor}
+        pages = {**self.public(), **{f"/api/{name}": page for name, page in own.items()}}
         page = pages.get(exchange.request.path)
         if page is None or exchange.request.method not in ("GET", "HEAD"):
             raise NoSuchPath(f"{exchange.request.path[:80]!r} is not a page of the admin socket")
@@ -108,6 +111,11 @@ class Admin:
     async def legacy(self, exchange: Exchange) -> web.StreamResponse:
         """Who still asks by an old name."""
         return respond.document(exchange, [asdict(row) for row in await self._books.old_names()], "application/json")
+
+    async def doctor(self, exchange: Exchange) -> web.StreamResponse:
+        """The way out, walked now with this service's settings and environment; takes up to a minute."""
+        report = await self._examine(exchange.request.query.get("image", ""))
+        return respond.document(exchange, report, "application/json")
 
     def _status(self) -> Mapping[str, Any]:
         """What `tidegate status` shows. Blocks."""

@@ -7,6 +7,7 @@ it, the upstream's own user name and password only to its own hosts and to the r
 """
 
 import asyncio
+import base64
 import json
 import math
 import re
@@ -61,12 +62,17 @@ class _Token:
     expires: float
 
 
+def basic_account(username: str, password: str) -> str:
+    """A user name and password as HTTP's Basic scheme sends them (RFC 7617, in UTF-8)."""
+    return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()
+
+
 class Keyring:
     """What one upstream's requests are authorized with."""
 
     def __init__(self, origins: frozenset[URL], username: str, password: str) -> None:
         self._origins = origins
-        self._basic = aiohttp.BasicAuth(username, password).encode() if username else None
+        self._basic = basic_account(username, password) if username else None
         self._tokens: dict[tuple[URL, str], _Token] = {}
         self._fetching: dict[tuple[URL, str], asyncio.Task[_Token]] = {}
 
