@@ -101,7 +101,8 @@ class Leader:
             permit.release()
 
     def _wanted(self) -> bool:
-        return self._fill.readers > 0
+        """Somebody reads; or somebody did until wrong bytes made us cut them off, and will ask again."""
+        return self._fill.readers > 0 or self._mismatches > 0
 
     def _source(self, turn: int) -> BlobSource:
         """Whose turn it is. After a mismatch a single source, and another one than the first if there is one."""

@@ -204,7 +204,8 @@ class explained:  # used as a statement: `with explained(url):`
             words, label = cause(error)
             if isinstance(error, aiohttp.ClientHttpProxyError | aiohttp.ClientProxyConnectionError):
                 words = f"through proxy {self._proxy}: {words}"
-            raise Unavailable(f"{self._host}: {words}", label=label) from error
+            hint = "; run tidegate doctor" if label in ("tls", "dns", "connect") else ""
+            raise Unavailable(f"{self._host}: {words}{hint}", label=label) from error
 
 
 def cause(error: BaseException) -> tuple[str, str]:
