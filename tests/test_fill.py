@@ -155,7 +155,7 @@ def test_a_wrong_byte_is_discarded_in_front_of_followers_in_three_processes(tide
     for got in answers:
         assert not (got.status == 200 and got.whole) or got.body == content
         assert got.status in (200, 503)
-    assert far.count("GET", digest) == 2
+    until(lambda: far.count("GET", digest) == 2)  # the second try begins after the readers were cut off
     assert all("range" not in request.headers for request in far.log)
     if again:
         assert not finished(server, digest).exists()
@@ -180,7 +180,7 @@ def test_a_race_over_many_digests_downloads_each_once(tidegate, far):
         assert all(all(right) for right in pool.map(pull, clients))
     assert far.count() == len(blobs)
     assert {far.count("GET", digest) for _, digest, _ in blobs} == {1}
-    assert not list((server.data / "ingest").iterdir())
+    until(lambda: not list((server.data / "ingest").iterdir()))  # the last ones are verified, not yet durable
 
 
 def test_a_fill_outlives_its_only_client(tidegate, far):
