@@ -127,7 +127,9 @@ def test_a_rough_upstream_is_smoothed_inside_one_response(shared, cold, rough):
     assert kept(server, digest) == content
     first = next((request.sent for request in far.log.select(contains=digest) if request.sent), 0)
     if first and first < SIZE:
-        assert far.log.select(contains=digest)[1].headers["range"] == f"bytes={first}-"
+        # At most what was sent: the last of it may still have been in a buffer when the connection broke.
+        resumed = int(far.log.select(contains=digest)[1].headers["range"].removeprefix("bytes=").removesuffix("-"))
+        assert first - (1 << 20) < resumed <= first
 
 
 LIES = {

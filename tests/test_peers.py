@@ -128,7 +128,9 @@ def test_upstream_cut_in_the_middle(tidegate, far):
     server = tidegate(quick(far.url), workers=2)
     with spread(server, 10) as clients:
         assert all(got.is_blob(content) for got in crowd(clients, path))
-    assert [request.headers.get("range") for request in far.log] == [None, f"bytes={MIB}-"]
+    first, second = (request.headers.get("range") for request in far.log)
+    assert first is None
+    assert 0 < int(second.removeprefix("bytes=").removesuffix("-")) <= MIB  # the last of it may have died in a buffer
     assert far.log.sent() == len(content)
 
 
