@@ -131,7 +131,7 @@ def test_upstream_cut_in_the_middle(tidegate, far):
     first, second = (request.headers.get("range") for request in far.log)
     assert first is None
     assert 0 < int(second.removeprefix("bytes=").removesuffix("-")) <= MIB  # the last of it may have died in a buffer
-    assert far.log.sent() == len(content)
+    assert len(content) <= far.log.sent() < len(content) + MIB
 
 
 def test_upstream_stalls(tidegate, far):
