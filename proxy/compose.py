@@ -1,6 +1,7 @@
 """Which concrete class stands behind every Protocol, and what a worker is made of. No behaviour of its own."""
 
 import asyncio
+import itertools
 import json
 import logging
 import os
@@ -22,7 +23,7 @@ from proxy.fill.outcomes import Outcomes
 from proxy.fill.permits import Permits
 from proxy.fill.turn import Turns
 from proxy.http.access import AccessLog
-from proxy.http.admin import Admin
+from proxy.http.admin import Admin, Ways
 from proxy.http.app import Api, Front
 from proxy.http.guard import Guard
 from proxy.ports import Registry
@@ -33,7 +34,8 @@ from proxy.registry.renewal import Renewals
 from proxy.registry.route import Router, own_names
 from proxy.registry.rows import Rows
 from proxy.store import index
-from proxy.store.board import Board, Tally
+from proxy.store.board import Board, Pace, Tally
+from proxy.store.circuit import Circuit
 from proxy.store.index import Index
 from proxy.store.ingest import Store
 from proxy.upstream.client import Client
@@ -114,7 +116,8 @@ class Service:
         self._store = Store(data, self._pool, self._sync_pool, self._tally)
         self._outcomes = Outcomes(self._index)
         self._turns = Turns(os.path.join(data, "run", "turns"))
-        self._flights = Flights(self._store, self._outcomes, Permits(os.path.join(data, "run", "permits")))
+        self._ways, paces = self._out(os.path.join(data, "run", "ways"))
+        self._flights = Flights(self._store, self._outcomes, Permits(os.path.join(data, "run", "permits"), paces))
         self._ledger = Ledger()
         self._legacy = Legacy()
         self._books = Books(self._index, slot, self._ledger, self._legacy)
@@ -130,11 +133,27 @@ class Service:
         aliases = [alias for upstream in settings.upstreams.values() for alias in upstream.aliases]
         metrics.prepare(settings.upstreams, aliases, __version__)
 
+    def _out(self, folder: str) -> tuple[Ways, Mapping[str, Pace]]:
+        """What the machine knows of each upstream's ways, one a URL, and how fast those may be that have a limit."""
+        ways: dict[str, list[Circuit]] = {}
+        paces = {}
+        numbers = itertools.count()
+        for name, upstream in self._settings.upstreams.items():
+            numbered = list(zip(numbers, upstream.urls, strict=False))
+            ways[name] = [
+                Circuit(self._board, number, urlsplit(url).hostname or name, folder) for number, url in numbered
+            ]
+            if upstream.max_bandwidth:
+                first = numbered[0][0]
+                lock = os.path.join(folder, f"{first}.pace")
+                paces[name] = Pace(self._board, first, lock, upstream.max_bandwidth)
+        return ways, paces
+
     def _admin(self, instance: str) -> Admin:
         def examine(image: str) -> Awaitable[Mapping[str, Any]]:
             return doctor.examine(self._settings, image, inside=True)
 
-        rooms = self._store, self._board, self._tally, self._books
+        rooms = self._store, self._board, self._tally, self._ways, self._books
         return Admin(self._settings, instance, *rooms, lambda: self._draining, examine)
 
     def _router(self, instance: str) -> Router:
@@ -150,10 +169,8 @@ class Service:
         return Router(pairs, unqualified, own)
 
     def _cached(self, upstream: Upstream, instance: str, rooms: Rooms) -> Registry:
-        def answered(up: bool) -> None:
-            self._board.set_up(upstream.name, up)
-
-        clients = [Client(upstream, url, instance, self._ledger, answered) for url in upstream.urls]
+        pairs = zip(upstream.urls, self._ways[upstream.name], strict=True)
+        clients = [Client(upstream, url, instance, self._ledger, way) for url, way in pairs]
         self._clients += clients
         rows = Rows(self._index, upstream.name, upstream.public)
         renewals = Renewals(upstream, rows, self._turns, self._outcomes, self._board)

@@ -99,14 +99,18 @@ class RangeUnsatisfiable(RegistryError):
 class Unavailable(RegistryError):
     """Nothing to be had now, asking again later may help; never a 404, which clients would believe.
 
-    `label` is the reason as the metrics know it: timeout, connect, tls, dns, status, body, throttled, refused or other.
+    `label` is the reason as the metrics know it: timeout, connect, tls, dns, status, body, throttled, circuit, refused
+    or other. `pause` is seconds the upstream itself asked to be left alone (Retry-After), 0 where it did not.
     """
 
     code, status = "UNAVAILABLE", 503
 
-    def __init__(self, message: str, *, detail: str = "", retry_after: int | None = 5, label: str = "other") -> None:
+    def __init__(
+        self, message: str, *, detail: str = "", retry_after: int | None = 5, label: str = "other", pause: int = 0
+    ) -> None:
         super().__init__(message, detail=detail, retry_after=retry_after)
         self.label = label
+        self.pause = pause
 
 
 class BodyBroken(Exception):

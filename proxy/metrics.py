@@ -48,6 +48,12 @@ UPSTREAM_ERRORS = Counter("tidegate_upstream_errors", "Requests that failed, by 
 UPSTREAM_UP = Gauge(
     "tidegate_upstream_up", "1 when the last request got an answer.", ("upstream",), multiprocess_mode="mostrecent"
 )
+UPSTREAM_CIRCUIT = Gauge(
+    "tidegate_upstream_circuit",
+    "0 closed, 1 half-open, 2 open: left alone after failures.",
+    ("upstream",),
+    multiprocess_mode="mostrecent",
+)
 FILLS = Gauge("tidegate_fills_in_flight", "Downloads under way.", multiprocess_mode="livesum")
 FILL_SECONDS = Histogram("tidegate_fill_duration_seconds", "Time from claim to verified.", buckets=_LONG)
 FIRST_BYTE = Histogram(
@@ -89,7 +95,7 @@ def _prepare_upstream(upstream: str) -> None:
             for method in METHODS:
                 REQUESTS.labels(upstream, kind, method, result)
     TAGS_MOVED.labels(upstream)
-    for reason in ("timeout", "connect", "tls", "dns", "status", "body", "throttled", "refused", "other"):
+    for reason in ("timeout", "connect", "tls", "dns", "status", "body", "throttled", "circuit", "refused", "other"):
         UPSTREAM_ERRORS.labels(upstream, reason)
     for kind in ("blob", "manifest"):
         RECEIVED.labels(upstream, kind)

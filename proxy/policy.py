@@ -27,9 +27,27 @@ BYPASS_LIMIT = 1 << 20
 BYPASS_DISTANCE = 8 << 20
 """A closed range of at most this many bytes, starting this far beyond what is here, gets a request of its own."""
 
+FAILURES_TO_OPEN = 8
+"""Requests in a row without an answer after which an upstream is left alone: two fills that were given up."""
+
+CIRCUIT_WAITS = (2.0, 4.0, 8.0, 16.0, 30.0)
+"""Seconds it is left alone, by failures beyond that; never longer, because nodes wait for the day it is back."""
+
+PROBE = 5.0
+"""Seconds until the next request may try an upstream that was left alone, while the first one has no answer yet."""
+
+LONGEST_WAIT = 5
+"""Seconds of a Retry-After that a running fill waits; whoever is sent away for longer is told so at once."""
+
 LAST_ATTEMPT = 60.0
 """Seconds the last attempt may take to its first byte, although the answer to the clients has ended by then: a proxy
 that scans downloads first delivers the first byte after 40 s and more, and the next pull finds the blob here."""
+
+
+class CircuitState(Enum):
+    CLOSED = auto()  # ask
+    HALF_OPEN = auto()  # one may ask, to see whether it is back
+    OPEN = auto()  # do not ask
 
 
 class TagState(Enum):
@@ -71,17 +89,36 @@ def refusal_counts(refused_at: float, arrived: float) -> bool:
 
 
 def worth_asking_again(label: str) -> bool:
-    """Whether another attempt right away may end differently: not when the upstream said "slower", or our own rules
-    said no. `label` is Unavailable's."""
-    return label not in ("throttled", "refused")
+    """Whether another attempt right away may end differently: not when the upstream said "slower", or is left alone,
+    or our own rules said no. `label` is Unavailable's."""
+    return label not in ("throttled", "circuit", "refused")
 
 
-def next_attempt(failures: int) -> float | None:
-    """Seconds to wait after `failures` attempts in a row without a byte; None: give up. Jittered, so that what
-    failed together does not come back together."""
-    if failures > len(BACKOFF):
+def next_attempt(failures: int, asked: int = 0) -> float | None:
+    """Seconds to wait after `failures` attempts in a row without a byte; None: give up. `asked` is the upstream's own
+    Retry-After. Jittered, so that what failed together does not come back together."""
+    if failures > len(BACKOFF) or asked > LONGEST_WAIT:
         return None
-    return BACKOFF[max(failures, 1) - 1] * random.uniform(0.5, 1.5)
+    return max(BACKOFF[max(failures, 1) - 1] * random.uniform(0.5, 1.5), asked * random.uniform(1.0, 1.2))
+
+
+def circuit_state(failures: int, open_until: float, now: float) -> CircuitState:
+    """Whether an upstream that failed so often in a row is asked; the times are of one clock."""
+    if failures < FAILURES_TO_OPEN:
+        return CircuitState.CLOSED
+    return CircuitState.OPEN if now < open_until else CircuitState.HALF_OPEN
+
+
+def circuit_wait(failures: int) -> float:
+    """Seconds an upstream is left alone after so many failures in a row, 0 while it is not. Jittered."""
+    beyond = failures - FAILURES_TO_OPEN
+    return 0.0 if beyond < 0 else CIRCUIT_WAITS[min(beyond, len(CIRCUIT_WAITS) - 1)] * random.uniform(0.8, 1.2)
+
+
+def says_down(label: str) -> bool:
+    """Whether a failed request says that the upstream itself is away: nothing came, or its server broke. A body that
+    broke off had begun, and "slower" is an answer. `label` is Unavailable's."""
+    return label in ("timeout", "connect", "tls", "dns", "status")
 
 
 def attempt_budget(waited: float, deadline: float, sources_left: int) -> float:

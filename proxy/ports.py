@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
+from proxy.errors import Unavailable
 from proxy.oci.digest import Digest
 from proxy.oci.media import Descriptor, Manifest
 from proxy.oci.names import Reference, Repo
@@ -122,6 +123,22 @@ class Registry(Protocol):
 
     async def referrers(self, ask: Ask, digest: Digest) -> Answer[Sequence[Mapping[str, Any]]]:
         """Descriptors of all manifests whose subject is `digest`. Raises Denied, LoopDetected, Unavailable."""
+        ...
+
+
+class Gate(Protocol):
+    """What this machine has learned of one way to an upstream, whichever worker learned it."""
+
+    def enter(self) -> None:
+        """Before each request. Raises Unavailable while the upstream is left alone, or asked to be."""
+        ...
+
+    def heard(self) -> None:
+        """It answered."""
+        ...
+
+    def failed(self, error: Unavailable) -> None:
+        """A request brought no answer, or broke off."""
         ...
 
 

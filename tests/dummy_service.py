@@ -59,7 +59,15 @@ class Dummy:
             "client_bytes": 2048,
             "upstream_bytes": 1024,
             "saved_bytes": 1024,
-            "upstreams": [{"name": "registry.k8s.io", "urls": ["https://registry.k8s.io"], "up": False}],
+            "upstreams": [
+                {
+                    "name": "registry.k8s.io",
+                    "urls": ["https://registry.k8s.io"],
+                    "up": False,
+                    "circuit": "open",
+                    "paused": 0,
+                }
+            ],
             "fills": [{"digest": "sha256:" + "ab" * 32, "bytes": 1024, "size": None}],
         }
         return web.json_response(document)

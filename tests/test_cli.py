@@ -154,7 +154,7 @@ def test_status_of_a_running_service(run, serving, tmp_path):
         "1.5 GiB in 7 objects   disk 1 TiB free of 2 TiB",
         "2 KiB to clients   1 KiB from upstream   1 KiB saved",
         "requests  hit 3\n",
-        "upstream  registry.k8s.io   DOWN   https://registry.k8s.io\n",
+        "upstream  registry.k8s.io   DOWN, circuit open   https://registry.k8s.io\n",
         "fill      sha256:abababababab   1 KiB of an unknown size\n",
     ):
         assert words in output

@@ -129,6 +129,21 @@ def test_credentials_from_a_file_are_stars_everywhere(write):
     assert rows["egress.proxy"].value == '"http://me:***@proxy:3128"'
 
 
+def test_the_account_at_the_proxy(write):
+    secret = write("pr0xy@:/\n", "password")
+    account = f'proxy_username = "corp\\\\me"\nproxy_password_file = "{secret}"\n'
+    text = f'[egress]\nproxy = "http://proxy:3128"\n{account}[upstreams."a.b"]\n[upstreams."c.d"]\nproxy = "http://other:1"\n'
+    settings = load(write(text), {}, {})
+    assert settings.egress.proxy == "http://corp%5Cme:pr0xy%40%3A%2F@proxy:3128"
+    assert settings.upstreams["a.b"].egress.proxy == settings.egress.proxy
+    assert settings.upstreams["c.d"].egress.proxy == "http://other:1", "another proxy does not get this one's account"
+    for shown in (repr(settings), config.render(settings), config.as_json(settings)):
+        assert "pr0xy" not in shown
+    environ = {"HTTPS_PROXY": "http://p:1", "TIDEGATE_EGRESS_PROXY_USERNAME": "u"}
+    environ["TIDEGATE_EGRESS_PROXY_PASSWORD_FILE"] = str(secret)
+    assert load(None, environ, {}).egress.proxy == "http://u:pr0xy%40%3A%2F@p:1"
+
+
 def test_json_holds_every_setting_with_its_origin():
     document = json.loads(config.as_json(load(None, {}, {})))
     assert document["settings"]["server.listen"] == {"value": "127.0.0.1:5000", "origin": "default"}
@@ -174,6 +189,15 @@ MISTAKES = [
     ('[upstreams."a.b"]\non_gone = "hide"\n', r'FILE:2: upstreams\.a\.b\.on_gone must be "keep" or "obey", not "hide"'),
     ('[upstreams."a.b"]\nmax_fills = 0\n', r"FILE:2: upstreams\.a\.b\.max_fills must be a whole number from 1 to 1000"),
     ('[upstreams."a.b"]\nprefix = "a/b"\n', r"FILE:2: upstreams\.a\.b\.prefix must be one path segment"),
+    ('[egress]\nproxy_username = "u"\n', r"FILE:2: egress needs proxy_username and proxy_password_file together"),
+    ('[egress]\nproxy_username = "u"\nproxy_password = "p"\n', r"FILE:2: egress\.proxy_username needs a proxy; set"),
+    (
+        '[egress]\nproxy = "http://a:b@p:1"\nproxy_username = "u"\nproxy_password = "p"\n',
+        r"FILE:3: egress\.proxy holds an account and proxy_username names one",
+    ),
+    ('[egress]\nproxy_password_file = "/nope"\n', r"FILE:2: cannot read proxy_password_file /nope: No such"),
+    ('[upstreams."a.b"]\nmax_bandwidth = "1KiB"\n', r"FILE:2: upstreams\.a\.b\.max_bandwidth must be a size for each"),
+    ('[upstreams."a.b"]\nmax_bandwidth = "much"\n', r"FILE:2: upstreams\.a\.b\.max_bandwidth must be a size such as"),
     ('[upstreams."a.b"]\nusername = "u"\n', r"FILE:1: upstream a\.b needs username and password_file together"),
     ('[upstreams."a.b"]\nusername = "u"\npassword_file = "/nope"\n', r"FILE:3: cannot read password_file /nope: No"),
     ('[upstreams."a.b"]\npassword = 1\n', r"FILE:2: upstreams\.a\.b\.password must be text of one line"),

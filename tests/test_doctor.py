@@ -25,8 +25,9 @@ os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", _SCRATCH)  # before anything i
 
 from proxy import config  # noqa: E402
 from proxy.cli.doctor import render  # noqa: E402
-from proxy.doctor import Limits, der, examine, folder, names  # noqa: E402
+from proxy.doctor import Limits, examine, folder, names  # noqa: E402
 from proxy.doctor.report import Problem  # noqa: E402
+from proxy.upstream import der  # noqa: E402
 from tests.fakes import Basic, Bearer, Cut, Delay, Flip, Hangup, Html, IgnoreRange, Origin, Silence, Status  # noqa: E402
 from tests.fakes.connect import Connect  # noqa: E402
 from tests.real.certificates import Authority, authority  # noqa: E402
@@ -352,7 +353,7 @@ async def test_a_proxy_that_looks_inside_and_strips_range(look: Look, corp: Auth
         (407, ("NTLM", "Negotiate"), "answered 407, offering NTLM, Negotiate; this speaks Basic",
          "Proxy Authentication Required", "put a helper"),
         (407, ("Basic realm=x", "NTLM"), "answered 407, offering Basic, NTLM", "Proxy Authentication Required",
-         'give it an account: [egress] proxy = "http://USER:PASSWORD@'),
+         "give it an account: set [egress] proxy_username and proxy_password_file"),
         (405, (), "answered 405", "Method Not Allowed", "is http://"),
     ],
 )  # fmt: skip

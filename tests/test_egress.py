@@ -11,7 +11,8 @@ import pytest
 
 from tests import fakes
 from tests.fakes import Origin
-from tests.fakes.thread import origin_in_thread
+from tests.fakes.connect import Connect
+from tests.fakes.thread import in_thread, origin_in_thread
 from tests.real.certificates import authority
 from tests.real.servers import tinyproxy
 from tests.real.tidegate import Tidegate, upstream_config
@@ -83,7 +84,7 @@ def test_https_goes_through_the_proxy_and_needs_the_firewalls_ca(tidegate: Start
         keys = {"proxy": forward.url, "connect_timeout": "3s"}
         without = tidegate(upstream_config(origin.url, **keys), workers=1, folder=tmp_path / "without")
         status, _ = _get(f"{without.url}/v2/app/manifests/1")
-        assert "503 tidegate: 127.0.0.1: certificate not trusted" in status
+        assert "503 tidegate: 127.0.0.1: certificate signed by unknown authority (issuer " in status
         trusting = tidegate(upstream_config(origin.url, ca_file=str(corp.ca), **keys), folder=tmp_path / "with")
         assert _get(f"{trusting.url}/v2/app/manifests/1") == ("HTTP/1.1 200 OK", image.manifest)
         for digest, content in image.blobs.items():
@@ -99,6 +100,36 @@ def test_a_proxy_that_is_away_is_named(tidegate: Start) -> None:
         server = tidegate(upstream_config(url, proxy="http://127.0.0.1:9"), workers=1)
         status, _ = _get(f"{server.url}/v2/app/manifests/1")
         assert "503 tidegate: 127.0.0.1: through proxy 127.0.0.1: no connection" in status
+
+
+@pytest.mark.real("openssl")
+def test_a_proxy_gets_its_account_and_nobody_else_does(tidegate: Start, tmp_path: Path) -> None:
+    corp = authority(tmp_path / "ca")
+    with origin_in_thread(tls=corp.context()) as origin, in_thread(Connect()) as forward:
+        forward.account = "me:p@ss"
+        image = origin.add_image("app", "1", LAYER)
+        keys = {"proxy": forward.url, "ca_file": str(corp.ca)}
+        without = tidegate(upstream_config(origin.url, **keys), workers=1, folder=tmp_path / "without")
+        said = "through proxy 127.0.0.1: CONNECT was answered 407: set [egress] proxy_username and proxy_password_file"
+        assert said in _get(f"{without.url}/v2/app/manifests/1")[0]
+        (tmp_path / "password").write_text("p@ss\n")
+        keys |= {"proxy_username": "me", "proxy_password_file": str(tmp_path / "password")}
+        paying = tidegate(upstream_config(origin.url, **keys), workers=1, folder=tmp_path / "paying")
+        assert _get(f"{paying.url}/v2/app/manifests/1") == ("HTTP/1.1 200 OK", image.manifest)
+        assert not any("Proxy-Authorization" in request.headers for request in origin.log)
+        assert "p@ss" not in paying.stdout + paying.stderr
+
+
+@pytest.mark.real("openssl")
+def test_the_name_of_who_signed_is_in_the_answer_through_a_proxy_too(tidegate: Start, tmp_path: Path) -> None:
+    corp = authority(tmp_path / "ca")
+    with origin_in_thread(tls=corp.context()) as origin, in_thread(Connect()) as forward:
+        origin.add_image("app", "1", LAYER)
+        for name, keys in {"direct": {}, "proxied": {"proxy": forward.url}}.items():
+            server = tidegate(upstream_config(origin.url, **keys), workers=1, folder=tmp_path / name)
+            said = "127.0.0.1: certificate signed by unknown authority (issuer Corp Inspection CA); run tidegate doctor"
+            assert f"503 tidegate: {said}" in _get(f"{server.url}/v2/app/manifests/1")[0]
+        assert not origin.log, "nothing may be sent to a host that is not trusted"
 
 
 def test_a_copied_data_folder_serves_offline_elsewhere(tidegate: Start, tmp_path: Path) -> None:
@@ -136,6 +167,9 @@ def test_the_old_name_is_served_from_the_same_store_and_who_asks_is_known(tidega
         assert server.stop() == 0
         assert "k8s.gcr.io/pause:3.9" in _command("legacy", "--data", str(server.data))
         assert " by k8s.gcr.io" in server.stdout
+        line = "127.0.0.1 asks for k8s.gcr.io/pause:3.9 by the old name: let it ask registry.k8s.io"
+        assert server.stderr.count(line) <= 2, "once a worker and day"
+        assert line in server.stderr
 
 
 def test_a_version_that_moves_is_told_and_held_by_choice(tidegate: Start, tmp_path: Path) -> None:

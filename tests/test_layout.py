@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from proxy.config.schema import DEFAULT_ALIASES, DEFAULT_UPSTREAM, EGRESS, SECTIONS, UPSTREAM
+from proxy.config.schema import DEFAULT_ALIASES, DEFAULT_UPSTREAM, EGRESS, SECRETS, SECTIONS, UPSTREAM
 from tests.real.processes import fetch, program
 from tests.real.tidegate import ROOT, upstream_config
 from tests.support import get
@@ -50,7 +50,7 @@ def test_every_setting_is_in_the_readme_with_its_default(readme):
 
 def test_settings_in_prose_exist(readme):
     known = {*EGRESS, *UPSTREAM, *(key for keys in SECTIONS.values() for key in keys)}
-    known |= {f"{key}_file" for key in UPSTREAM}
+    known |= {f"{key}_file" for key in SECRETS}
     examples = re.findall(r"^    (\w+) = (?=[\"\[\d])", readme, re.MULTILINE)
     foreign = {"server", "capabilities", "prefix", "location", "insecure"}  # containerd's and podman's files
     assert {key for key in examples if key not in foreign} <= known

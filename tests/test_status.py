@@ -58,7 +58,8 @@ def test_the_numbers_of_a_few_pulls(tidegate, far, workers):
     assert (found["health"], code, found["workers"]) == ("ok", 0, workers)
     assert (found["listen"], found["data"]) == (server.host, str(server.data))
     assert found["instance"] == (server.data / "instance").read_text().strip()
-    assert found["upstreams"] == [{"name": REGISTRY, "urls": [far.url], "up": True}]
+    expected = {"name": REGISTRY, "urls": [far.url], "up": True, "circuit": "closed", "paused": 0}
+    assert found["upstreams"] == [expected]
     assert found["disk"]["cache_objects"] == 2
     assert found["disk"]["cache_bytes"] == from_upstream
     assert found["upstream_bytes"] == from_upstream

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 _LIMIT = 1000
+_DAY = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +41,15 @@ class Legacy:
         """Take over a kept table; rows that cannot be read are passed over."""
         self._seen |= {sighting.key: sighting for sighting in read(rows)}
 
-    def note(self, alias: str, client: str, image: str) -> None:
-        """A client asked for an image by an old name."""
+    def note(self, alias: str, client: str, image: str) -> bool:
+        """A client asked for an image by an old name; True when it is worth a line in the log: not seen for a day."""
         now = self._clock()
         known = self._seen.pop((alias, client, image), None) or Sighting(alias, client, image, first=now)
         self._seen[known.key] = replace(known, count=known.count + 1, last=now)
         if len(self._seen) > _LIMIT:
             del self._seen[next(iter(self._seen))]
         self.changed = True
+        return now - known.last > _DAY
 
     def rows(self) -> list[dict[str, Any]]:
         """The table, to be kept."""

@@ -271,13 +271,16 @@ def _screen(found: Any) -> str:
         f"{size(found['saved_bytes'])} saved",
         "requests  " + ("   ".join(f"{name} {count}" for name, count in found["requests"].items() if count) or "none"),
     ]
-    lines += [f"upstream  {each['name']}   {_up(each['up'])}   {' '.join(each['urls'])}" for each in found["upstreams"]]
+    lines += [f"upstream  {each['name']}   {_up(each)}   {' '.join(each['urls'])}" for each in found["upstreams"]]
     lines += [f"fill      {fill['digest'][:19]}   {_progress(fill)}" for fill in found["fills"]]
     return "\n".join(lines)
 
 
-def _up(up: bool) -> str:
-    return "up" if up else "DOWN"
+def _up(upstream: Any) -> str:
+    words = ["up" if upstream["up"] else "DOWN"]
+    words += [f"circuit {upstream['circuit']}"] if upstream["circuit"] != "closed" else []
+    words += [f"throttled for {upstream['paused']} s"] if upstream["paused"] else []
+    return ", ".join(words)
 
 
 def _progress(fill: Any) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from proxy.config import source, values
 from proxy.config.schema import (
@@ -32,7 +32,14 @@ _OPTIONS = {"--listen": "server.listen", "--data": "server.data", "--offline": "
 _USUAL = {"egress.proxy": ("HTTPS_PROXY", "https_proxy"), "egress.no_proxy": ("NO_PROXY", "no_proxy")}
 # Kubernetes gives every pod these for each Service; one called "tidegate" must not look like a spelling mistake.
 _SERVICE_LINKS = re.compile(r"TIDEGATE_(?:.*_)?(?:SERVICE_(?:HOST|PORT.*)|PORT(?:_\d+_(?:TCP|UDP|SCTP).*)?)\Z")
-_UPSTREAM_KEYS = {*UPSTREAM, *EGRESS, *(f"{key}_file" for key in SECRETS)}
+
+
+def _files(keys: Iterable[str]) -> list[str]:
+    """The keys under which a secret's file is named."""
+    return [f"{key}_file" for key in keys if key in SECRETS]
+
+
+_UPSTREAM_KEYS = {*UPSTREAM, *EGRESS, *_files((*UPSTREAM, *EGRESS))}
 
 
 def load(file: str | None, environ: Mapping[str, str], options: Mapping[str, str]) -> Settings:
@@ -64,6 +71,7 @@ class _Loader:
         self._check_tables()
         self._check_environ()
         egress = self._section("egress")
+        way_out = self._egress(egress, "egress")
         server = self._section("server")
         upstreams = {name: self._upstream(name, table, egress) for name, table in self._named().items()}
         if server["offline"]:
@@ -71,7 +79,7 @@ class _Loader:
         self._check_shared(upstreams, server["names"])
         self._server_defaults(server, upstreams)
         log = Log(**self._section("log"))
-        return Settings(Server(**server), Egress(**egress), upstreams, log, self._origins, self._source.name)
+        return Settings(Server(**server), way_out, upstreams, log, self._origins, self._source.name)
 
     def _fail(self, where: str, what: str) -> NoReturn:
         raise ConfigError(f"{where}: {what}")
@@ -84,7 +92,7 @@ class _Loader:
             if not isinstance(table, dict):
                 self._fail(where, f"{section} must be a table: [{section}]")
             if section != "upstreams":
-                self._check_keys((section,), table, SECTIONS[section])
+                self._check_keys((section,), table, {*SECTIONS[section], *_files(SECTIONS[section])})
         for name, table in self._source.tables.get("upstreams", {}).items():
             if not isinstance(table, dict):
                 where = self._source.where(("upstreams", name))
@@ -101,7 +109,7 @@ class _Loader:
             self._fail(where, f"unknown key {key} in [{_header(path)}]; {_nearest(key, known)}")
 
     def _check_environ(self) -> None:
-        known = {_variable(f"{section}.{key}") for section, keys in SECTIONS.items() for key in keys}
+        known = {_variable(f"{section}.{key}") for section, keys in SECTIONS.items() for key in (*keys, *_files(keys))}
         known |= {"TIDEGATE_CONFIG", "TIDEGATE_UPSTREAMS"}
         for name in self._environ:
             if name.startswith("TIDEGATE_") and name not in known and not _SERVICE_LINKS.match(name):
@@ -111,7 +119,15 @@ class _Loader:
 
     def _section(self, section: str) -> dict[str, Any]:
         table = self._source.tables.get(section, {})
-        return {key: self._value((section, key), row, table) for key, row in SECTIONS[section].items()}
+        found = {key: self._value((section, key), row, table) for key, row in SECTIONS[section].items()}
+        for key in SECRETS & SECTIONS[section].keys():
+            variable = _variable(f"{section}.{key}_file")
+            if variable in self._environ:
+                found[key] = self._secret_file(section, key, self._environ[variable], variable)
+            elif f"{key}_file" in table:
+                where = self._source.where((section, f"{key}_file"))
+                found[key] = self._secret_file(section, key, table[f"{key}_file"], where, double=key in table)
+        return found
 
     def _value(self, path: source.Path, row: Key, table: Mapping[str, Any]) -> Any:
         """Option, variable, file, usual variable, default: the first that is there, read, its origin noted."""
@@ -167,16 +183,33 @@ class _Loader:
         found = self._under(name, written, UPSTREAM, table)
         if "urls" not in table:
             found["urls"] = (DEFAULT_URLS.get(name, f"https://{name}"),)
+        own = self._under(name, written, {key: row for key, row in EGRESS.items() if key in table}, table)
         for key in SECRETS:
             if f"{key}_file" in table:
-                found[key] = self._secret_file(name, written, key, table)
+                where = self._source.where(("upstreams", written, f"{key}_file"))
+                secret = self._secret_file(f"upstreams.{name}", key, table[f"{key}_file"], where, double=key in table)
+                (found if key in UPSTREAM else own)[key] = secret
+        if "proxy" in own:  # another proxy does not get this one's account
+            own = {"proxy_username": "", "proxy_password": Secret(), **own}
         if bool(found["username"]) != bool(found["password"]):
             where = self._source.where(("upstreams", written))
             self._fail(where, f"upstream {name} needs username and password_file together, or neither")
         if found["username"] and "on_gone" not in table:
             found["on_gone"] = "obey"
-        own = self._under(name, written, {key: row for key, row in EGRESS.items() if key in table}, table)
-        return Upstream(name=name, egress=Egress(**{**egress, **own}), **found)
+        return Upstream(name=name, egress=self._egress({**egress, **own}, f"upstreams.{name}"), **found)
+
+    def _egress(self, found: Mapping[str, Any], label: str) -> Egress:
+        """The way out, its proxy's URL with the account in it."""
+        name, secret, url = found["proxy_username"], found["proxy_password"], urlsplit(found["proxy"])
+        where = self._origins.get(f"{label}.proxy_username", self._origins["egress.proxy_username"])
+        if bool(name) != bool(secret):
+            self._fail(where, f"{label} needs proxy_username and proxy_password_file together, or neither")
+        if name and not found["proxy"]:
+            self._fail(where, f"{label}.proxy_username needs a proxy; set {label}.proxy or HTTPS_PROXY")
+        if name and "@" in url.netloc:
+            self._fail(where, f"{label}.proxy holds an account and proxy_username names one; keep proxy_username")
+        account = f"{quote(name, safe='')}:{quote(secret.reveal(), safe='')}@" if name else ""
+        return Egress(**{**found, "proxy": urlunsplit(url._replace(netloc=account + url.netloc))})
 
     def _under(self, name: str, written: str, keys: Section, table: Mapping[str, Any]) -> dict[str, Any]:
         """The keys of an upstream: the file, else the default, which for two of them depends on the name."""
@@ -190,19 +223,19 @@ class _Loader:
                 found[key] = self._read(row, table.get(key, default), origin, label)
         return found
 
-    def _secret_file(self, name: str, written: str, key: str, table: Mapping[str, Any]) -> Secret:
-        where = self._source.where(("upstreams", written, f"{key}_file"))
-        if key in table:
+    def _secret_file(self, label: str, key: str, path: object, where: str, double: bool = False) -> Secret:
+        """What a file named instead of the secret holds; `double`: the secret stands there too."""
+        if double:
             self._fail(where, f"{key} and {key}_file are both set; keep {key}_file")
-        path = self._read(Key("", values.path), table[f"{key}_file"], where, f"upstreams.{name}.{key}_file")
-        self._origins[f"upstreams.{name}.{key}"] = f"{where} ({path})"
+        name = self._read(Key("", values.path), path, where, f"{label}.{key}_file")
+        self._origins[f"{label}.{key}"] = f"{where} ({name})"
         try:
-            with open(path, encoding="utf-8") as file:
+            with open(name, encoding="utf-8") as file:
                 return values.secret(file.read().rstrip("\r\n"))
         except OSError as error:
-            self._fail(where, f"cannot read {key}_file {path}: {error.strerror}")
+            self._fail(where, f"cannot read {key}_file {name}: {error.strerror}")
         except ValueError:
-            self._fail(where, f"{key}_file {path} must hold one line of text")
+            self._fail(where, f"{key}_file {name} must hold one line of text")
 
     def _server_defaults(self, server: dict[str, Any], upstreams: Mapping[str, Upstream]) -> None:
         """Data folder, workers, and who answers for bare names: what is said nowhere follows from the machine."""

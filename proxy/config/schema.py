@@ -4,6 +4,7 @@ A new setting is a field in settings.py and a row here; reading it from file and
 its line in `tidegate config` follow from the row.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ _Show = Callable[[Any], str]
 
 
 def _plain(value: object) -> str:
-    return f'"{value}"' if isinstance(value, str) else str(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
 
 
 def _duration(value: float) -> str:
@@ -61,6 +62,8 @@ EGRESS: Section = {
     # containerd 2.3 gives up when no header came within 30 s; 25 leaves time to tell it why.
     "first_byte_deadline": Key("25s", values.positive, _duration),
     "proxy": Key("", values.proxy, _url),
+    "proxy_username": Key("", values.text),
+    "proxy_password": Key("", values.secret),
     "no_proxy": Key([], values.strings, values.format_list),
     "ca_file": Key("", values.path),
     "cert_file": Key("", values.path),
@@ -80,11 +83,12 @@ UPSTREAM: Section = {
     "on_move": Key("follow", values.choice("follow", "hold")),
     "stale_if_error": Key("forever", values.lasting, _duration),
     "max_fills": Key(16, values.whole(1, 1000)),
+    "max_bandwidth": Key("", values.bandwidth, values.show_size),
     "offline": Key(False, values.flag, values.format_flag),
     "username": Key("", values.text),
     "password": Key("", values.secret),
 }
-SECRETS = frozenset({"password"})  # each also as <key>_file
+SECRETS = frozenset({"password", "proxy_password"})  # each also as <key>_file
 
 SECTIONS: Mapping[str, Section] = {"server": SERVER, "egress": EGRESS, "log": LOG}
 

@@ -56,7 +56,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Egress:
-    """The way out: host patterns, seconds, a proxy's URL (it may hold a password, so it is not in the repr), a CA
+    """The way out: host patterns, seconds, a proxy's URL (with its account, so it is not in the repr), a CA
     file, a client certificate and its key (empty where the certificate's file holds both). `allow_private` is about
     hosts somebody else names: redirects, token services."""
 
@@ -67,6 +67,8 @@ class Egress:
     stall_timeout: float
     first_byte_deadline: float
     proxy: str = field(repr=False)
+    proxy_username: str
+    proxy_password: Secret
     no_proxy: tuple[str, ...]
     ca_file: str
     cert_file: str
@@ -99,7 +101,7 @@ def _matches(entry: str, host: str) -> bool:
 @dataclass(frozen=True, slots=True)
 class Upstream:
     """One registry elsewhere. `egress` is the global table with this upstream's own keys laid over it; `offline`, its
-    own or the server's: never dialled."""
+    own or the server's: never dialled; `max_bandwidth` is bytes a second of all its fills, 0 for no limit."""
 
     name: str
     urls: tuple[str, ...]
@@ -111,6 +113,7 @@ class Upstream:
     on_move: Literal["follow", "hold"]
     stale_if_error: float
     max_fills: int
+    max_bandwidth: int
     offline: bool
     username: str
     password: Secret

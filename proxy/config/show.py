@@ -26,7 +26,8 @@ def rows(settings: Settings) -> Iterator[Row]:
     for section, keys in SECTIONS.items():
         for key, row in keys.items():
             label = f"{section}.{key}"
-            yield Row(label, row.show(getattr(getattr(settings, section), key)), settings.origins[label])
+            value = getattr(getattr(settings, section), key)
+            yield Row(label, _stars(value) or row.show(value), settings.origins[label])
     for name, upstream in settings.upstreams.items():
         for key, row in {**UPSTREAM, **EGRESS}.items():
             origin = settings.origins.get(f"upstreams.{name}.{key}")

@@ -19,6 +19,9 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 6048
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d|w))+\Z")
 _PIECE = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
 _PATTERN = re.compile(r"[A-Za-z0-9.*?_\[\]:-]+\Z")
+_SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(B|KiB|MiB|GiB|TiB)\Z")
+_SLOWEST = 1 << 20
 _SEGMENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*\Z")
 
 
@@ -95,6 +98,25 @@ def lasting(value: object) -> float:
         return duration(value)
     except ValueError:
         raise _not('a duration such as "1h", or "forever"', value) from None
+
+
+def size(value: object) -> int:
+    """ "50GiB" -> bytes."""
+    match = _SIZE.match(value) if isinstance(value, str) else None
+    if match is None:
+        raise _not('a size such as "512MiB" or "50GiB"', value)
+    return int(float(match[1]) * _SIZES[match[2]])
+
+
+def bandwidth(value: object) -> int:
+    """Bytes a second, "" for no limit. Slower than 1 MiB a second, the pieces of 16 downloads would take longer than a
+    stall may."""
+    if value == "":
+        return 0
+    found = size(value)
+    if found < _SLOWEST:
+        raise _not('a size for each second such as "50MiB", at least "1MiB"', value)
+    return found
 
 
 def strings(value: object) -> tuple[str, ...]:
@@ -230,3 +252,11 @@ def format_size(count: float) -> str:
         count /= 1024
         del units[0]
     return f"{count:.0f} {units[0]}" if count >= 10 or count == int(count) else f"{count:.1f} {units[0]}"
+
+
+def show_size(count: int) -> str:
+    """Bytes as a setting is written, so that the same number is read back; "" for none."""
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        if count and count % _SIZES[unit] == 0:
+            return f'"{count // _SIZES[unit]}{unit}"'
+    return f'"{count}B"' if count else '""'

@@ -6,12 +6,11 @@ handshake that verifies nothing and sends nothing.
 
 import asyncio
 import ssl
-from collections.abc import Mapping
 
-from proxy.doctor import der
 from proxy.doctor.dial import Line
 from proxy.doctor.limits import Budget
 from proxy.doctor.report import Problem, plain
+from proxy.upstream.issuer import issuer_name
 
 _EXPIRED, _NOT_YET, _OTHER_NAME = (10,), (9,), (62, 64)
 """OpenSSL's X509_V_ERR numbers."""
@@ -54,27 +53,7 @@ async def handshake(line: Line, context: ssl.SSLContext, host: str, budget: Budg
 
 
 def _issuer(line: Line) -> str:
-    certificate = line.writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-    try:
-        names = der.issuer(certificate or b"")
-    except ValueError:
-        names = {}
-    return plain(_shown(names))
-
-
-def _shown(names: Mapping[str, str]) -> str:
-    """An authority's name for people; what browsers list first may be as little as "WR2"."""
-    organization, common = names.get("O", ""), names.get("CN", "")
-    short = len(common) <= 4 or not organization
-    return (organization or common or names.get("OU", "unnamed")) if short else common
-
-
-def anyone(settings_context: ssl.SSLContext) -> ssl.SSLContext:
-    """A context that verifies nothing, to look at a certificate and send nothing."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.minimum_version = settings_context.minimum_version
-    return context
+    return plain(issuer_name(line.writer.get_extra_info("ssl_object").getpeercert(binary_form=True) or b""))
 
 
 def untrusted(host: str, error: ssl.SSLCertVerificationError, issuer: str, ca_file: str) -> Problem:

@@ -54,5 +54,5 @@ def _unpaid(head: Head, proxy: URL, name: str) -> Problem:
     elif proxy.user is not None:
         fix = f"the proxy does not take the account {plain(proxy.user)}: correct it in [egress] proxy"
     else:
-        fix = f'give it an account: [egress] proxy = "{proxy.scheme}://USER:PASSWORD@{proxy.raw_host}:{proxy.port}"'
+        fix = "give it an account: set [egress] proxy_username and proxy_password_file"
     return Problem("proxy", said, nodes_see=seen, fix=fix)

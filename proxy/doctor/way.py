@@ -20,6 +20,7 @@ from proxy.doctor.limits import Budget
 from proxy.doctor.names import resolve
 from proxy.doctor.report import Problem, plain
 from proxy.upstream.egress import tls_context
+from proxy.upstream.issuer import anyone
 from proxy.upstream.rules import Refused, Rules, literal
 
 Passed = Callable[[str, str], None]
@@ -136,7 +137,7 @@ class Way:
         except Problem:
             return "?"
         try:
-            return await tls.handshake(line, tls.anyone(self._context), url.raw_host or "", self.budget, self._step)
+            return await tls.handshake(line, anyone(), url.raw_host or "", self.budget, self._step)
         except (Problem, tls.Untrusted):
             return "?"
         finally:

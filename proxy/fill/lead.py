@@ -2,7 +2,8 @@
 
 Each attempt asks one source for the bytes that are missing. What ends an attempt (a cut, a stall, a wrong range, an
 error) costs that source its turn, never the bytes that came: content is addressed by digest, so any source will do for
-the rest. What a source will say again (404, 403, another size) retires it. Only the digest decides in the end.
+the rest. What a source will say again (404, 403, another size) retires it for everybody; one that wants to be left
+alone is spent for this fill. Only the digest decides in the end.
 """
 
 import asyncio
@@ -37,6 +38,7 @@ class Leader:
         self._permits = permits
         self._mismatches = outcomes.mismatches(str(fill.digest), fill.arrived)
         self._started = time.monotonic()
+        self._spent: set[str] = set()
         self._abandoned: Hold | None = None
 
     async def run(self) -> None:
@@ -106,8 +108,13 @@ class Leader:
 
     def _source(self, turn: int) -> BlobSource:
         """Whose turn it is. After a mismatch a single source, and another one than the first if there is one."""
-        alive = [source for source in self._fill.sources if source.key not in self._fill.retired]
+        alive = self._alive()
         return alive[self._mismatches % len(alive)] if self._mismatches else alive[turn % len(alive)]
+
+    def _alive(self) -> list[BlobSource]:
+        """The sources that may still be asked, in order."""
+        gone = self._fill.retired | self._spent
+        return [source for source in self._fill.sources if source.key not in gone]
 
     async def _failed(self, source: BlobSource, error: RegistryError, failures: int) -> None:
         """Wait before the next attempt, or raise because there is none."""
@@ -116,22 +123,26 @@ class Leader:
         if not isinstance(error, Unavailable) or isinstance(error, SourceRetired):
             fill.retired.add(source.key)
             await self._outcomes.refuse(f"{source.key}@{fill.digest}", error)
-            if all(known.key in fill.retired for known in fill.sources):
+            if not self._alive():
                 raise error
             return
-        pause = policy.next_attempt(failures)
+        pause = policy.next_attempt(failures, error.pause)
+        if pause is None or not policy.worth_asking_again(error.label):
+            self._spent.add(source.key)
         late = not fill.live and time.monotonic() - self._started > self._upstream.egress.first_byte_deadline
-        if pause is None or late or not policy.worth_asking_again(error.label):
+        if late or not self._alive():
             for known in fill.sources:
                 await self._outcomes.refuse(f"{known.key}@{fill.digest}", fill.errors.get(known.key, error))
             raise error
-        await asyncio.sleep(pause)
+        await asyncio.sleep(0 if source.key in self._spent else pause or 0)
 
     async def _attempt(self, source: BlobSource) -> None:
         """One request. Raises RegistryError when it does not bring the end of the blob."""
         fill, lead = self._fill, self._lead
-        waited, left = time.monotonic() - self._started, len(fill.sources) - len(fill.retired)
-        budget = policy.attempt_budget(waited, self._upstream.egress.first_byte_deadline, left)
+        waited, egress = time.monotonic() - self._started, self._upstream.egress
+        budget = policy.attempt_budget(waited, egress.first_byte_deadline, len(self._alive()))
+        if fill.live:  # clients are in the middle of a body
+            budget = egress.stall_timeout
         try:
             async with asyncio.timeout(budget) as limit, source.open(fill.digest, lead.received, None) as stream:
                 total = self._agree(source, stream)
@@ -173,6 +184,7 @@ class Leader:
             raise SourceRetired(f"{stream.host}: sent more than the {total} bytes it should", label="body")
         self._check_wanted()
         await self._lead.write(chunk)
+        await self._permits.pace(self._upstream.name, len(chunk))
 
     def _check_wanted(self) -> None:
         """Without clients a fill goes on only while there is room for such."""

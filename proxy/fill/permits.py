@@ -1,4 +1,4 @@
-"""How many downloads one upstream may feed at a time, over all workers of this machine.
+"""How many downloads one upstream may feed at a time, and how fast all together, over all workers of this machine.
 
 Fills with clients wait for a permit, fills whose clients have left while they waited end; a running fill that lost
 its last client goes on only while fewer than half of the permits are spent on such. So nobody makes the cache
@@ -7,8 +7,9 @@ download the world with one-byte ranges, and an honest client that hangs up stil
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from proxy.store.board import Pace
 from proxy.store.lock import Hold, Slots
 
 _POLL = 0.02
@@ -21,9 +22,10 @@ class Abandoned(Exception):
 class Permits:
     """Permits of one data folder."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, paces: Mapping[str, Pace]) -> None:
         os.makedirs(folder, exist_ok=True)
         self._folder = folder
+        self._paces = paces
         self._queues: dict[str, asyncio.Lock] = {}
 
     async def take(self, upstream: str, limit: int, wanted: Callable[[], bool]) -> Hold:
@@ -37,6 +39,11 @@ class Permits:
                     return held
                 await asyncio.sleep(_POLL)
         raise Abandoned
+
+    async def pace(self, upstream: str, size: int) -> None:
+        """Wait until `size` more bytes may come from `upstream`; at once where it has no limit."""
+        if (pace := self._paces.get(upstream)) is not None:
+            await asyncio.sleep(pace.take(size))
 
     def take_abandoned(self, upstream: str, limit: int) -> Hold:
         """Permission to go on without clients. Raises Abandoned when too many do."""

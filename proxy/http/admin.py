@@ -5,7 +5,7 @@ Everything here is true for the whole machine, whichever worker answers: it come
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,14 +13,19 @@ from aiohttp import web
 
 from proxy import __version__, metrics
 from proxy.care.books import Books
-from proxy.config import Settings
+from proxy.config import Settings, Upstream
 from proxy.errors import NoSuchPath
 from proxy.http import respond
 from proxy.http.exchange import Exchange
+from proxy.policy import CircuitState
 from proxy.store.board import Board, Tally
+from proxy.store.circuit import Circuit
 from proxy.store.ingest import Store
 
 _SPACE_NEEDED = 64 << 20
+_CIRCUITS = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
+Ways = Mapping[str, Sequence[Circuit]]
+"""An upstream's ways out, one a URL."""
 
 
 class Admin:
@@ -33,6 +38,7 @@ class Admin:
         store: Store,
         board: Board,
         tally: Tally,
+        ways: Ways,
         books: Books,
         draining: Callable[[], bool],
         examine: Callable[[str], Awaitable[Mapping[str, Any]]],
@@ -42,6 +48,7 @@ class Admin:
         self._store = store
         self._tally = tally
         self._board = board
+        self._ways = ways
         self._books = books
         self._draining = draining
         self._examine = examine
@@ -73,7 +80,8 @@ class Admin:
         metrics.CACHE_OBJECTS.set(objects)
         metrics.DISK_FREE.set(self._disk()[0])
         for name in self._settings.upstreams:
-            metrics.UPSTREAM_UP.labels(name).set(self._board.is_up(name))
+            metrics.UPSTREAM_UP.labels(name).set(self._up(name))
+            metrics.UPSTREAM_CIRCUIT.labels(name).set(_CIRCUITS[self._circuit(name)])
 
     def _disk(self) -> tuple[int, int]:
         """Free and total bytes where the data lies."""
@@ -95,7 +103,19 @@ class Admin:
         return f"degraded: no answer from {', '.join(down)}" if down else "ok"
 
     def _up(self, upstream: str) -> bool:
-        return self._board.is_up(upstream)
+        """Whether one of its URLs answers."""
+        return any(way.up for way in self._ways[upstream])
+
+    def _circuit(self, upstream: str) -> CircuitState:
+        """The best of its URLs' circuits."""
+        return min((way.state for way in self._ways[upstream]), key=_CIRCUITS.__getitem__)
+
+    def _upstream(self, upstream: Upstream) -> Mapping[str, Any]:
+        """One upstream as `status` shows it."""
+        circuit = self._circuit(upstream.name).name.lower().replace("_", "-")
+        paused = min(way.paused for way in self._ways[upstream.name])
+        up = self._up(upstream.name)
+        return {"name": upstream.name, "urls": list(upstream.urls), "up": up, "circuit": circuit, "paused": paused}
 
     def _text(self, exchange: Exchange, text: str, status: int = 200) -> web.StreamResponse:
         sent = {"Content-Type": "text/plain; charset=utf-8", "Server": respond.SERVER}
@@ -136,10 +156,7 @@ class Admin:
             "client_bytes": int(to_clients),
             "upstream_bytes": int(from_upstreams),
             "saved_bytes": int(to_clients - from_upstreams),
-            "upstreams": [
-                {"name": upstream.name, "urls": list(upstream.urls), "up": self._up(upstream.name)}
-                for upstream in settings.upstreams.values()
-            ],
+            "upstreams": [self._upstream(upstream) for upstream in settings.upstreams.values()],
             "fills": [
                 {"digest": digest, "bytes": seen.available, "size": seen.total} for digest, seen in self._store.live()
             ],

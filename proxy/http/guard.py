@@ -69,7 +69,13 @@ class Guard:
             metrics.first_byte(result, (exchange.first_byte or time.perf_counter()) - exchange.started)
             if exchange.alias:
                 metrics.LEGACY.labels(exchange.alias).inc()
-                self._legacy.note(exchange.alias, exchange.client, _image(exchange))
+                if self._legacy.note(exchange.alias, exchange.client, _image(exchange)):
+                    _log.warning(
+                        "%s asks for %s by the old name: let it ask %s",
+                        exchange.client,
+                        _image(exchange),
+                        exchange.upstream,
+                    )
         self._access.write(exchange)
 
 

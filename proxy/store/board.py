@@ -12,15 +12,17 @@ import mmap
 import os
 import secrets
 import struct
+import time
 import zlib
+from collections.abc import Callable
 
 from proxy.store.lock import briefly
 
 _NAMES = 1 << 16
-_UPSTREAMS, _UP_SLOTS = 16, 4096
-_RESERVED = _UPSTREAMS + _UP_SLOTS
+_WAYS, _WAY_COUNT, _WAY_WORDS = 16, 512, 8
+_RESERVED = _WAYS + _WAY_COUNT * _WAY_WORDS
 _BYTES, _OBJECTS, _STARTED = 0, 1, 2
-_DOWN = 1
+_PACE_WORD = _WAY_WORDS - 1
 
 
 class Board:
@@ -58,12 +60,10 @@ class Board:
         self._map[:] = bytes(len(self._map))
         self.words[_STARTED] = now
 
-    def set_up(self, upstream: str, up: bool) -> None:
-        """Whether the last request to an upstream got an answer."""
-        self.words[_UPSTREAMS + zlib.crc32(upstream.encode()) % _UP_SLOTS] = 0 if up else _DOWN
-
-    def is_up(self, upstream: str) -> bool:
-        return self.words[_UPSTREAMS + zlib.crc32(upstream.encode()) % _UP_SLOTS] != _DOWN
+    def way(self, number: int) -> int:
+        """The slot of the first of the eight words about one way out. Every worker counts the same settings the same
+        way; beyond 512 ways two share their words."""
+        return _WAYS + number % _WAY_COUNT * _WAY_WORDS
 
     def close(self) -> None:
         self.words.release()
@@ -92,3 +92,25 @@ class Tally:
 
     def _set(self, slot: int, value: int) -> None:
         self._board.words[slot] = struct.unpack("Q", struct.pack("q", value))[0]
+
+
+class Pace:
+    """At most so many bytes a second on this machine: a word says when the next byte is due, all workers move it on.
+
+    Debts are small: each taker waits for its own piece before it takes the next one.
+    """
+
+    def __init__(self, board: Board, way: int, lock: str, rate: int, clock: Callable[[], int] = time.monotonic_ns):
+        self._board = board
+        self._slot = board.way(way) + _PACE_WORD
+        self._lock = lock
+        self._rate = rate
+        self._clock = clock
+
+    def take(self, size: int) -> float:
+        """Seconds to wait after `size` bytes. Blocks for microseconds. CLOCK_MONOTONIC is one for all processes."""
+        with briefly(self._lock):
+            now = self._clock()
+            due = max(now, self._board.words[self._slot]) + size * 1_000_000_000 // self._rate
+            self._board.words[self._slot] = due
+        return (due - now) / 1e9

@@ -1,12 +1,14 @@
 """A response that carries a blob's bytes: whether it is what was asked for, and the bytes as they come."""
 
+import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Callable
 
 import aiohttp
 
 from proxy.errors import Unavailable
 from proxy.oci.ranges import parse_content_range
-from proxy.upstream.egress import explained
+from proxy.upstream.causes import explained
 
 Received = Callable[[str, str, int], None]
 """Told of body bytes: kind, host, how many."""
@@ -15,8 +17,10 @@ Received = Callable[[str, str, int], None]
 class Body:
     """One response that carries a blob's bytes. Satisfies ports.BlobStream."""
 
-    def __init__(self, response: aiohttp.ClientResponse, offset: int, received: Received) -> None:
-        """Raises Unavailable when the response is not the bytes from `offset` on, or all of them."""
+    def __init__(self, response: aiohttp.ClientResponse, offset: int, stall: float, received: Received) -> None:
+        """Raises Unavailable when the response is not the bytes from `offset` on, or all of them. `stall` is seconds
+        without a byte that end it, once there was one."""
+        self._stall = stall
         self._received = received
         self._response = response
         self.host = response.url.host or "?"
@@ -39,9 +43,20 @@ class Body:
         if self._ends:
             return
         with explained(self._response.url):
-            async for chunk in self._response.content.iter_any():
-                self._received("blob", self.host, len(chunk))
-                yield chunk
+            async with contextlib.aclosing(pieces(self._response.content, self._stall)) as coming:
+                async for piece in coming:
+                    self._received("blob", self.host, len(piece))
+                    yield piece
+
+
+async def pieces(content: aiohttp.StreamReader, stall: float) -> AsyncGenerator[bytes, None]:
+    """A body as it comes. Whoever asked decides how long the first piece may take, a scanning proxy takes 40 s and
+    more; after it `stall` seconds without a byte raise TimeoutError."""
+    piece = await content.readany()
+    while piece:
+        yield piece
+        async with asyncio.timeout(stall):
+            piece = await content.readany()
 
 
 def no_web_page(response: aiohttp.ClientResponse) -> None:

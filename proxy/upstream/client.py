@@ -5,6 +5,8 @@ itself said so; 401 and 403 are Denied; 429, 5xx, timeouts, web pages and broken
 client ever learns "there is no such image" from a firewall.
 """
 
+import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
@@ -18,9 +20,7 @@ from proxy import metrics
 from proxy.config import Upstream
 from proxy.errors import (
     BlobUnknown,
-    Denied,
     DigestInvalid,
-    LoopDetected,
     ManifestUnknown,
     NameUnknown,
     RegistryError,
@@ -28,12 +28,14 @@ from proxy.errors import (
 )
 from proxy.oci.digest import Digest
 from proxy.oci.media import ACCEPT, BLOB, MANIFEST_LIMIT, OCI_INDEX, Descriptor, Manifest, media_type_in
-from proxy.oci.names import Reference, Repo
-from proxy.ports import Ask
+from proxy.oci.names import Reference
+from proxy.ports import Ask, Gate
 from proxy.upstream.auth import Keyring
-from proxy.upstream.body import Body, length, no_web_page
-from proxy.upstream.egress import Door, explained, next_url
+from proxy.upstream.body import Body, length, no_web_page, pieces
+from proxy.upstream.causes import explained
+from proxy.upstream.egress import Door, next_url
 from proxy.upstream.ledger import Ledger
+from proxy.upstream.meaning import meaning
 from proxy.upstream.rules import Rules
 
 _LIST_LIMIT = 64 << 20
@@ -48,18 +50,18 @@ class Head:
 
 
 class Client:
-    """All requests to one registry, at one of its URLs. `answered` is told after each whether there was an answer."""
+    """All requests to one registry, at one of its URLs, each through `gate`, which learns what became of it."""
 
-    def __init__(
-        self, settings: Upstream, base: str, instance: str, ledger: Ledger, answered: Callable[[bool], None]
-    ) -> None:
+    def __init__(self, settings: Upstream, base: str, instance: str, ledger: Ledger, gate: Gate) -> None:
         self.upstream = settings.name
         self.base = base
         self._base = URL(base)
         self._instance = instance
-        self._answered = answered
+        self._gate = gate
         self._keys = Keyring(frozenset({self._base.origin()}), settings.username, settings.password.reveal())
         self._offline = settings.offline
+        self._stall = settings.egress.stall_timeout
+        self._patience = settings.egress.first_byte_deadline
         self._ledger = ledger
         egress = settings.egress
         named = [URL(url) for url in (*settings.urls, *([egress.proxy] if egress.proxy else []))]
@@ -111,7 +113,7 @@ class Client:
         """The bytes of a blob from `offset`, or up to `stop`. Raises BlobUnknown, Denied, LoopDetected, Unavailable."""
         sent = {"Range": f"bytes={offset}-{'' if stop is None else stop - 1}"} if offset or stop else {}
         async with self._ask("GET", f"{ask.repo}/blobs/{digest}", ask, BlobUnknown, **sent) as response:
-            yield Body(response, offset, self._received)
+            yield Body(response, offset, self._stall, self._received)
 
     async def tags(self, ask: Ask) -> list[str]:
         """All tags, every page. Raises NameUnknown, Denied, LoopDetected, Unavailable."""
@@ -161,38 +163,62 @@ class Client:
             raise Unavailable(f"{self.upstream} is set offline here, and this is not in the cache", label="refused")
         via = f"{ask.via}, 1.1 {self._instance}" if ask.via else f"1.1 {self._instance}"
         sent = {"Accept-Encoding": "identity", "User-Agent": "tidegate", "Via": via, **headers}
-        with self._counted():
+        with self._gated() as heard:
             async with self._door.walk(method, url, sent, f"repository:{ask.repo}:pull") as response:
                 if response.status not in (200, 206, 416):
                     raise meaning(response, ask.repo, unknown)
                 if response.headers.get("Content-Encoding", "identity").lower() != "identity":
                     raise Unavailable(f"{response.url.host}: sent a {response.headers['Content-Encoding'][:20]} body")
+                heard()
                 yield response
 
     @contextmanager
-    def _counted(self) -> Iterator[None]:
+    def _gated(self) -> Iterator[Callable[[], None]]:
+        """Whether there may be a request, and what became of it, counted and told to the gate. Silence is told when
+        clients stop waiting for it, although the request goes on: a scanning proxy may still deliver."""
+
+        def silent() -> None:
+            self._gate.failed(Unavailable(f"{self._base.host}: no answer in time", label="timeout"))
+
+        def heard() -> None:
+            watch.cancel()
+            self._gate.heard()
+
+        self._enter()
+        watch = asyncio.get_running_loop().call_later(self._patience, silent)
         try:
-            yield
+            yield heard
         except Unavailable as error:
             metrics.UPSTREAM_ERRORS.labels(self.upstream, error.label).inc()
-            self._answered(False)
+            self._gate.failed(error)
             raise
         except RegistryError:
-            self._answered(True)
+            self._gate.heard()
             raise
-        self._answered(True)
+        finally:
+            watch.cancel()
+
+    def _enter(self) -> None:
+        """Raises Unavailable where this upstream is left alone now."""
+        try:
+            self._gate.enter()
+        except Unavailable as error:
+            metrics.UPSTREAM_ERRORS.labels(self.upstream, error.label).inc()
+            raise
 
     async def _read(self, response: aiohttp.ClientResponse, limit: int, kind: str) -> bytes:
         """A whole small body. Raises Unavailable when it is not small, or breaks off."""
-        pieces, size = [], 0
+        found, size = [], 0
         with explained(response.url):
-            async for piece in response.content.iter_any():
-                size += len(piece)
-                if size > limit:
-                    raise Unavailable(f"{response.url.host}: sent more than {limit >> 20} MiB where a {kind} was due")
-                pieces.append(piece)
+            async with contextlib.aclosing(pieces(response.content, self._stall)) as coming:
+                async for piece in coming:
+                    size += len(piece)
+                    if size > limit:
+                        what = f"sent more than {limit >> 20} MiB where a {kind} was due"
+                        raise Unavailable(f"{response.url.host}: {what}")
+                    found.append(piece)
         self._received(kind, response.url.host or "?", size)
-        return b"".join(pieces)
+        return b"".join(found)
 
     def _received(self, kind: str, host: str, size: int) -> None:
         metrics.received(self.upstream, kind, host, size)
@@ -207,42 +233,12 @@ class Client:
         return f"<Client {self.upstream} at {self._base.host}>"
 
 
-def meaning(response: aiohttp.ClientResponse, repo: Repo, unknown: type[RegistryError]) -> RegistryError:
-    """What a status above 299 tells the client to do."""
-    host, status = response.url.host, response.status
-    match status:
-        case 404:
-            return unknown(f"{host} has no such {_WHAT[unknown]} in {repo}")
-        case 401 | 403:
-            return Denied(f"{host} answered {status} for {repo}")
-        case 429:
-            return Unavailable(f"{host} is throttling (429)", retry_after=_retry_after(response, 30), label="throttled")
-        case 508:
-            return LoopDetected(f"{host} answered 508: {_sentence(response)}")
-        case _:
-            return Unavailable(
-                f"{host} answered {status} for {repo}", retry_after=_retry_after(response, 5), label="status"
-            )
-
-
-_WHAT: Mapping[type[RegistryError], str] = {BlobUnknown: "blob", ManifestUnknown: "manifest", NameUnknown: "repository"}
-
-
 def _said_digest(response: aiohttp.ClientResponse) -> Digest | None:
     """Docker-Content-Digest; one that cannot be read is one that was not sent."""
     try:
         return Digest.parse(response.headers.get("Docker-Content-Digest", ""))
     except DigestInvalid:
         return None
-
-
-def _sentence(response: aiohttp.ClientResponse) -> str:
-    return (response.reason or "a loop").removeprefix("tidegate: ")
-
-
-def _retry_after(response: aiohttp.ClientResponse, default: int) -> int:
-    text = response.headers.get("Retry-After", "")
-    return min(int(text), 3600) if text.isascii() and text.isdigit() and len(text) < 9 else default
 
 
 def _document(response: aiohttp.ClientResponse, content: bytes) -> Mapping[str, Any]:

@@ -5,11 +5,10 @@ answers 403), and because every hop decides anew what may be sent there: credent
 were meant for and nowhere else. A Location is used once and never kept: registry.k8s.io names another host next time.
 """
 
-import asyncio
-import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -17,15 +16,18 @@ from aiohttp.abc import ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
-from proxy import metrics
+from proxy import metrics, policy
 from proxy.config import Egress
 from proxy.errors import Unavailable
 from proxy.upstream.auth import Keyring
+from proxy.upstream.causes import explained, untrusted
+from proxy.upstream.issuer import issuer_of
 from proxy.upstream.ledger import Hop, Ledger
 from proxy.upstream.rules import Rules, literal
 
 HOP_LIMIT = 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_ISSUER_MEMORY = 60.0
 _HEADER_LIMIT = 64 << 10
 """Bytes of one header field we accept: pkg.dev's tokens fill a kilobyte of Location, others' are longer."""
 
@@ -39,6 +41,7 @@ class Door:
         self._rules = rules
         self._ledger = ledger
         self._keys = keys
+        self._issuers: dict[str, tuple[str, float]] = {}
         self._session: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
@@ -47,7 +50,10 @@ class Door:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30, ssl=context, resolver=_Checked(self._rules)),
             timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=self._settings.connect_timeout, sock_read=self._settings.stall_timeout
+                # Until the first byte a proxy may scan a whole download; after it the body's own watch is stricter.
+                total=None,
+                sock_connect=self._settings.connect_timeout,
+                sock_read=max(policy.LAST_ATTEMPT, self._settings.stall_timeout),
             ),
             auto_decompress=False,
             requote_redirect_url=False,
@@ -85,16 +91,33 @@ class Door:
         self, method: str, url: URL, headers: Mapping[str, str], scope: str, hop: Hop
     ) -> aiohttp.ClientResponse:
         """One hop, allowed and written into the ledger, whatever comes of it."""
+        return await self._told(url, hop, lambda: self._hop(method, url, headers, scope))
+
+    async def _told(
+        self, url: URL, hop: Hop, ask: Callable[[], Awaitable[aiohttp.ClientResponse]]
+    ) -> aiohttp.ClientResponse:
         host = url.host or "?"
         try:
             with explained(url, self._proxy(url)):
                 self._rules.check_host(host, url.port or 0)
-                response = await self._hop(method, url, headers, scope)
+                response = await ask()
         except Unavailable as error:
+            if isinstance(error.__cause__, aiohttp.ClientConnectorCertificateError):
+                error = await self._with_issuer(url, error.__cause__)
             self._ledger.failure(self._upstream, host, hop, error.message.removeprefix(f"{host}: "))
-            raise
+            raise error from None
         self._ledger.hop(self._upstream, host, hop, response.status)
         return response
+
+    async def _with_issuer(self, url: URL, error: aiohttp.ClientConnectorCertificateError) -> Unavailable:
+        """The same refusal with the name of who signed: that name tells an administrator whose firewall it is. Looked
+        up once a host and minute."""
+        host, now = url.host or "?", time.monotonic()
+        issuer, until = self._issuers.get(host, ("", 0.0))
+        if now > until:
+            issuer = await issuer_of(self._open, url, self._proxy(url))
+            self._issuers[host] = issuer, now + _ISSUER_MEMORY
+        return Unavailable(f"{host}: {untrusted(error, issuer)}; run tidegate doctor", label="tls")
 
     async def _hop(self, method: str, url: URL, headers: Mapping[str, str], scope: str) -> aiohttp.ClientResponse:
         """One request; a 401 with a challenge that can be answered is asked once more."""
@@ -122,15 +145,11 @@ class Door:
     @asynccontextmanager
     async def _token(self, url: URL, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
         """One request to a token service; it does not follow redirects. Raises Unavailable."""
-        host = url.host or "?"
-        try:
-            with explained(url, self._proxy(url)):
-                self._rules.check_host(host, url.port or 0)
-                response = await self._open.get(url, headers=headers, allow_redirects=False, proxy=self._proxy(url))
-        except Unavailable as error:
-            self._ledger.failure(self._upstream, host, "token", error.message.removeprefix(f"{host}: "))
-            raise
-        self._ledger.hop(self._upstream, host, "token", response.status)
+        response = await self._told(
+            url,
+            "token",
+            lambda: self._open.get(url, headers=headers, allow_redirects=False, proxy=self._proxy(url)),
+        )
         async with response:
             yield response
 
@@ -187,60 +206,3 @@ class _Checked(ThreadedResolver):
             if address is not None:
                 self._rules.check_address(host, port, address)
         return found
-
-
-class explained:  # used as a statement: `with explained(url):`
-    """Turns whatever the network raises into one sentence that names the host. Never with a path or a token."""
-
-    def __init__(self, url: URL, proxy: str | None = None) -> None:
-        self._host = url.host or "?"
-        self._proxy = URL(proxy).host if proxy else None
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is not None and isinstance(error, aiohttp.ClientError | OSError | asyncio.TimeoutError | ValueError):
-            words, label = cause(error)
-            if isinstance(error, aiohttp.ClientHttpProxyError | aiohttp.ClientProxyConnectionError):
-                words = f"through proxy {self._proxy}: {words}"
-            hint = "; run tidegate doctor" if label in ("tls", "dns", "connect") else ""
-            raise Unavailable(f"{self._host}: {words}{hint}", label=label) from error
-
-
-def cause(error: BaseException) -> tuple[str, str]:
-    """A network error in a few words a person can act on, and its label in the metrics."""
-    match error:
-        case aiohttp.ClientConnectorCertificateError():
-            return f"certificate not trusted: {_certificate_error(error)}", "tls"
-        case aiohttp.ClientConnectorDNSError():
-            return "the name cannot be resolved", "dns"
-        case aiohttp.ServerTimeoutError() | asyncio.TimeoutError():
-            return "no answer in time", "timeout"
-        case aiohttp.ClientHttpProxyError():
-            return _connect_refused(error), "connect"
-        case aiohttp.ClientConnectorError():
-            number = error.os_error.errno
-            return f"no connection: {os.strerror(number) if number else error.os_error}", "connect"
-        case aiohttp.ServerDisconnectedError() | ConnectionResetError():
-            return "closed the connection without an answer", "body"
-        case aiohttp.ClientPayloadError():
-            return "the body broke off", "body"
-        case _:
-            return type(error).__name__, "other"
-
-
-def _connect_refused(error: aiohttp.ClientHttpProxyError) -> str:
-    """What a proxy's answer to CONNECT asks for."""
-    if error.status != 407:
-        return f"CONNECT was answered {error.status}"
-    offered = [] if error.headers is None else error.headers.getall("Proxy-Authenticate", [])
-    schemes = ", ".join(sorted({text.split(" ")[0] for text in offered if text}))
-    if "basic" in schemes.lower() or not schemes:
-        return "CONNECT was answered 407: set [egress] proxy with a user name and password"
-    return f"CONNECT was answered 407 and only {schemes} is offered; this speaks Basic, put a helper in front"
-
-
-def _certificate_error(error: aiohttp.ClientConnectorCertificateError) -> str:
-    inner = error.certificate_error
-    return getattr(inner, "verify_message", "") or type(inner).__name__

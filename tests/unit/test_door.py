@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from yarl import URL
 
-from proxy.config import Egress
+from proxy.config import Egress, Secret
 from proxy.upstream.auth import Keyring
 from proxy.upstream.egress import Door
 from proxy.upstream.ledger import Ledger
@@ -25,7 +25,7 @@ async def test_a_name_that_resolves_inside_is_refused(monkeypatch: pytest.Monkey
         return [good, (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("169.254.169.254", port))]
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
-    settings = Egress(("*",), (), False, 1.0, 1.0, 1.0, "", (), "", "", "")
+    settings = Egress(("*",), (), False, 1.0, 1.0, 1.0, "", "", Secret(), (), "", "", "")
     ledger = Ledger()
     keys = Keyring(frozenset(), "", "")
     door = Door("up", settings, keys, Rules.of(["*"], [], False, []), ledger)

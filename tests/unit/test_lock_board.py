@@ -6,8 +6,7 @@ import pytest
 
 from proxy.oci.digest import Digest
 from proxy.oci.media import Descriptor, Manifest
-from proxy.registry.memory import Memory
-from proxy.store.board import Board, Tally
+from proxy.store.board import Pace, Tally
 from proxy.store.lock import Slots, hold, hold_named, try_exclusive, try_shared
 from tests.unit.builders import begin, run
 
@@ -143,35 +142,39 @@ def test_every_change_is_another_word(board):
 
 def test_reset_forgets_everything_but_the_time(board):
     board.change("t:a")
-    board.set_up("registry.k8s.io", False)
+    board.words[board.way(3)] = 7
     board.reset(12345)
     assert board.started == 12345
     assert board.word(board.slot("t:a")) == 0
-    assert board.is_up("registry.k8s.io")
+    assert board.word(board.way(3)) == 0
 
 
-def test_up_and_down(tmp_path, board):
-    assert board.is_up("a")
-    board.set_up("a", False)
-    other = Board(str(tmp_path / "board"))
-    assert not other.is_up("a")
-    assert other.is_up("b")
-    other.set_up("a", True)
-    assert board.is_up("a")
-    other.close()
+def test_ways_share_no_word_with_each_other_or_with_a_name(board):
+    words = {board.way(number) + word for number in range(512) for word in range(8)}
+    assert len(words) == 512 * 8
+    assert not words & {board.slot(f"t:{n}") for n in range(100_000)}
+    assert board.way(512) == board.way(0), "more ways than words share, they never leave their place"
 
 
-def test_an_upstream_that_comes_and_goes_never_revives_what_was_changed(board):
-    """A name may share its word with another name; sharing costs a second look and never a wrong answer."""
-    upstream = "registry.k8s.io"
-    shared = board.slot(f"up:{upstream}")
-    name = next(name for name in (f"t:{upstream}/r:{n}" for n in range(3_000_000)) if board.slot(name) == shared)
-    memory = Memory(board, lambda: 0.0)
-    memory.put(name, _manifest(b"old"), memory.word(name), 100.0)
-    board.change(name)
-    board.set_up(upstream, False)
-    board.set_up(upstream, True)
-    assert memory.get(name) is None
+def test_a_pace_is_one_for_all_processes(tmp_path, board):
+    lock = str(tmp_path / "pace")
+    pace = Pace(board, 0, lock, 1000)
+    assert pace.take(500) == pytest.approx(0.5)
+    waited = run(
+        "import sys\nfrom proxy.store.board import Board, Pace\n"
+        "print(Pace(Board(sys.argv[1]), 0, sys.argv[2], 1000).take(500))",
+        tmp_path / "board",
+        lock,
+    )
+    assert 0.5 < float(waited) <= 1.0, "it starts after what the other process has taken"
+
+
+def test_a_pace_saves_nothing_up(tmp_path, board):
+    now = 10**9
+    pace = Pace(board, 0, str(tmp_path / "pace"), 100, lambda: now)
+    assert [pace.take(100) for _ in range(3)] == [1.0, 2.0, 3.0]
+    now += 100 * 10**9
+    assert pace.take(100) == 1.0
 
 
 def _manifest(content):
@@ -180,7 +183,7 @@ def _manifest(content):
 
 def test_a_tally_adds_up_over_processes(tmp_path, board, tally):
     code = (
-        "import sys; from proxy.store.board import Board, Tally\n"
+        "import sys; from proxy.store.board import Board, Pace, Tally\n"
         "tally = Tally(Board(sys.argv[1]), sys.argv[2])\n"
         "for _ in range(500): tally.add(bytes=10, objects=1)"
     )
