@@ -88,7 +88,7 @@ class Registry:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # answered before it read all of it
                 connection.request(method, where, body=body, headers=named)
             response = connection.getresponse()
-            return Answer(f"{method} {where}", response.status, response.headers, response.read())
+            return Answer(f"{method} {where}", response.status, response.headers, whole(response))
 
     def repository(self, name: str) -> "Repository":
         return Repository(self, name)
@@ -167,6 +167,14 @@ class Repository:
             else:
                 self.push_blob(part)
         return self.push(content, reference)
+
+
+def whole(response: http.client.HTTPResponse) -> bytes:
+    """The body, which has to be as long as it was announced."""
+    try:
+        return response.read()
+    except http.client.IncompleteRead as cut:
+        raise AssertionError(f"{response.status} and {cut.expected} bytes less than announced: {cut.partial!r}") from None
 
 
 def located(location: str, digest: str | None) -> str:

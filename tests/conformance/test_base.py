@@ -7,6 +7,7 @@ import pytest
 from tests.conformance.client import Registry, Repository
 from tests.conformance.content import blob, digest_of, image
 from tests.conformance.test_blobs import NOWHERE
+from tests.conformance.test_chunks import UNKNOWN
 
 SPECIFIED = frozenset(
     "BLOB_UNKNOWN BLOB_UPLOAD_INVALID BLOB_UPLOAD_UNKNOWN DIGEST_INVALID MANIFEST_BLOB_UNKNOWN MANIFEST_INVALID "
@@ -32,7 +33,6 @@ WRONG_METHODS = {
     "tags": ("POST", "/v2/conformance/methods/tags/list"),
     "manifest": ("POST", "/v2/conformance/methods/manifests/v1"),
     "blob": ("PUT", f"/v2/conformance/methods/blobs/{NOWHERE}"),
-    "uploads": ("PUT", "/v2/conformance/methods/blobs/uploads/"),
     "referrers": ("PUT", f"/v2/conformance/methods/referrers/{NOWHERE}"),
 }
 
@@ -103,10 +103,10 @@ def test_error_documents(repo: Repository) -> None:
         repo.manifest("nothing"),
         repo.manifest(NOWHERE),
         repo.registry.repository(f"{repo.name}/unknown").tags(),
-        repo.begin(digest="sha256:abc"),
+        repo.finish(repo.session(), "sha256:abc", b"content"),
         repo.ask("PUT", "manifests/v2", b"{", Content_Type="application/json"),
         repo.ask("DELETE", f"blobs/{NOWHERE}"),
-        repo.ask("GET", "blobs/uploads/no-such-upload"),
+        repo.ask("GET", UNKNOWN),
     ]
     for answer in refusals:
         assert 400 <= answer.status < 500, answer

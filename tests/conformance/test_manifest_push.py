@@ -113,8 +113,7 @@ def test_all_missing_blobs_are_named(repo: Repository) -> None:
 
 def test_a_sparse_index(repo: Repository) -> None:
     """end-7a: an index with an image that is not there is taken as it is, or refused with MANIFEST_BLOB_UNKNOWN."""
-    present, absent = platforms_one_pushed(repo)
-    content = index([present, absent])
+    content = index([repo.push_all(image()), image()])
     answer = repo.put_manifest(content, "sparse").expect(201, 400, 404)
     if answer.status == 201:
         is_about(repo.manifest("sparse"), content)
@@ -123,26 +122,22 @@ def test_a_sparse_index(repo: Repository) -> None:
         repo.manifest("sparse").expect(404)
 
 
-def platforms_one_pushed(repo: Repository) -> tuple[Content, Content]:
-    return repo.push_all(image()), image()
-
-
 # What is no manifest
 
 
 @pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN)
 def test_no_manifest(repo: Repository, body: bytes) -> None:
-    """end-7a: what cannot be a manifest is 400 MANIFEST_INVALID, and the tag does not come to be."""
+    """end-7a: what cannot be a manifest is 400 MANIFEST_INVALID, or DIGEST_INVALID for a digest in it; no tag is set."""
     repo.push_blob(Content(b"{}"))
-    repo.put_manifest(Content(body, OCI_MANIFEST), "v1").refused(400, "MANIFEST_INVALID")
+    answer = repo.put_manifest(Content(body, OCI_MANIFEST), "v1").expect(400)
+    assert {"MANIFEST_INVALID", "DIGEST_INVALID"} & set(answer.codes()), answer
     repo.manifest("v1").expect(404)
 
 
 def test_a_type_that_is_not_its_own(repo: Repository) -> None:
     """end-7a: Content-Type must be the manifest's mediaType; where they differ it is refused."""
     content = repo.push_all(image())
-    answer = repo.put_manifest(Content(content.body, OCI_INDEX), "v1").refused(400, "MANIFEST_INVALID")
-    assert answer.status == 400
+    repo.put_manifest(Content(content.body, OCI_INDEX), "v1").refused(400, "MANIFEST_INVALID")
     repo.manifest("v1").expect(404)
 
 

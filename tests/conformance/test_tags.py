@@ -28,12 +28,13 @@ def test_the_list(repo: Repository) -> None:
     tagged(repo, ["v1", "latest"])
     answer = repo.tags().expect(200)
     assert answer.header("Content-Type").partition(";")[0] == "application/json"
-    assert answer.json() == {"name": repo.name, "tags": ["latest", "v1"]}
+    document = answer.json()
+    assert document["name"] == repo.name and sorted(document["tags"]) == ["latest", "v1"]
 
 
 def test_the_order(repo: Repository) -> None:
     """end-8a: tags come in lexical order, of bytes or regardless of case."""
-    tagged(repo, TAGS[::-1])
+    tagged(repo, TAGS[1::2] + TAGS[::2])
     assert listed(repo) in (sorted(TAGS), sorted(TAGS, key=str.lower))
 
 
@@ -63,6 +64,7 @@ def test_all_pages(repo: Repository, size: int) -> None:
     tagged(repo, TAGS)
     answer = repo.tags(n=size).expect(200)
     found = answer.json()["tags"]
+    assert len(found) <= size
     while (further := answer.next()) is not None:
         answer = repo.registry.ask("GET", further).expect(200)
         page = answer.json()["tags"] or []
