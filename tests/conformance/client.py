@@ -136,10 +136,10 @@ class Repository:
 
     def patch(self, location: str, chunk: Body, start: int | None = None) -> Answer:
         """One chunk; with `start` it says where it belongs."""
-        headers = {"Content_Type": OCTETS}
+        place = {}
         if start is not None and isinstance(chunk, bytes):
-            headers["Content_Range"] = f"{start}-{start + len(chunk) - 1}"
-        return self.registry.ask("PATCH", location, chunk, **headers)
+            place["Content_Range"] = f"{start}-{start + len(chunk) - 1}"
+        return self.registry.ask("PATCH", location, chunk, Content_Type=OCTETS, **place)
 
     def finish(self, location: str, digest: str | None, body: Body = None, **headers: str) -> Answer:
         """Closes a session; without `digest` the parameter is missing."""
@@ -174,7 +174,7 @@ def whole(response: http.client.HTTPResponse) -> bytes:
     try:
         return response.read()
     except http.client.IncompleteRead as cut:
-        raise AssertionError(f"{response.status} and {cut.expected} bytes less than announced: {cut.partial!r}") from None
+        raise AssertionError(f"{response.status}, {cut.expected} bytes missing after {cut.partial!r}") from None
 
 
 def located(location: str, digest: str | None) -> str:

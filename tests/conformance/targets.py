@@ -12,7 +12,8 @@ from tests.real.servers import docker_registry
 from tests.real.tidegate import tidegate
 
 CONTROL = "docker-registry"
-TARGETS = (CONTROL,)  # one more name of STARTERS adds that target to every test and to the listing: (CONTROL, "tidegate")
+# A name of STARTERS added here is a target of every test and a column of the listing: (CONTROL, "tidegate")
+TARGETS = (CONTROL,)
 NEEDS = {CONTROL: ("docker-registry",)}  # programs of Debian
 
 

@@ -127,7 +127,7 @@ def test_a_sparse_index(repo: Repository) -> None:
 
 @pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN)
 def test_no_manifest(repo: Repository, body: bytes) -> None:
-    """end-7a: what cannot be a manifest is 400 MANIFEST_INVALID, or DIGEST_INVALID for a digest in it; no tag is set."""
+    """end-7a: what cannot be a manifest is 400 MANIFEST_INVALID (DIGEST_INVALID for a digest in it); no tag is set."""
     repo.push_blob(Content(b"{}"))
     answer = repo.put_manifest(Content(body, OCI_MANIFEST), "v1").expect(400)
     assert {"MANIFEST_INVALID", "DIGEST_INVALID"} & set(answer.codes()), answer

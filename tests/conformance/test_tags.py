@@ -20,7 +20,7 @@ def tagged(repo: Repository, tags: list[str]) -> Content:
 def listed(repo: Repository, **query: str | int) -> list[str]:
     document = repo.tags(**query).expect(200).json()
     assert document["name"] == repo.name
-    return document["tags"]
+    return list(document["tags"])
 
 
 def test_the_list(repo: Repository) -> None:
