@@ -112,7 +112,7 @@ class Repository:
     # Pull
 
     def blob(self, digest: str, method: str = "GET", **headers: str) -> Answer:
-        return self.ask(method, f"blobs/{digest}", **headers)
+        return self.ask(method, f"blobs/{digest}", None, **headers)
 
     def manifest(self, reference: str, method: str = "GET", accept: str = ACCEPT) -> Answer:
         return self.ask(method, f"manifests/{reference}", Accept=accept)
