@@ -16,7 +16,7 @@ ask for it, and last uses are collected in memory for a while before the rows kn
 SLACK = 20
 SLACK_LIMIT = 4 << 30
 """The low mark lies a 20th of the mark beyond it, at most 4 GiB: one pass then makes room for dozens of layers instead
-of one pass for each. In replays that costs at most half a percentage point of bytes against evicting to the byte;
+of one pass for each. In replays that costs less than one percentage point of the bytes hit;
 without the limit a cache of 10 TiB would throw half a TiB away at once."""
 
 Reason = Literal["max_size", "min_free"]

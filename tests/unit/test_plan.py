@@ -128,7 +128,7 @@ def test_rows_are_read_as_they_are_needed():
             asked.append(number)
             yield Resident(str(number), 10, 0.0)
 
-    assert [each.digest for each in victims(endless(), 25, NOW, lambda digest: digest == "1")] == ["0", "2", "3"]
+    assert [each.digest for each in victims(endless(), 30, NOW, lambda digest: digest == "1")] == ["0", "2", "3"]
     assert asked == [0, 1, 2, 3]
     assert list(victims(endless(), 0, NOW, lambda _: False)) == []
     assert len(asked) == 4
