@@ -22,26 +22,26 @@ def belady(trace: Trace, capacity: int) -> Score:
     The optimum for objects hit where all sizes are equal. Where they differ (always, here) it is a very good policy
     that knows the future, no bound: `most` is that.
     """
-    score, held, gone = Score(), dict[str, float](), dict[str, float]()
+    score, held, gone = Score(), set[str](), dict[str, float]()
     heap: list[tuple[float, str, int]] = []
     size = 0
     for request, following in zip(trace.requests, next_uses(trace.requests), strict=True):
         newcomer = request.key not in held
         score.count(request, not newcomer)
         if newcomer:
-            if request.time - gone.get(request.key, float("-inf")) < DAY:
+            if request.time - gone.pop(request.key, float("-inf")) < DAY:
                 score.thrash += request.size
             size += request.size
-        held[request.key] = following
+        held.add(request.key)
         heapq.heappush(heap, (-following, request.key, request.size))
         while size > capacity:
-            negative, key, bytes_ = heapq.heappop(heap)
-            if held.get(key) == -negative:
-                del held[key]
-                size -= bytes_
-                if not newcomer or key != request.key:
-                    gone[key] = request.time
-                    score.evicted += bytes_
+            # The farthest entry is never out of date: those of earlier uses name places that have passed.
+            _, key, bytes_ = heapq.heappop(heap)
+            held.remove(key)
+            size -= bytes_
+            if not newcomer or key != request.key:
+                gone[key] = request.time
+                score.evicted += bytes_
     return score
 
 

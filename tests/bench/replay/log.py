@@ -58,7 +58,7 @@ def parse(line: str) -> Line | None:
 
 def _row(line: str) -> dict[str, Any]:
     if line.startswith("{"):
-        row = json.loads(line)
+        row: dict[str, Any] = json.loads(line)
         return row | {"name": f"{row['upstream']}/{row['repository']}"}
     return dict(zip(_COLUMNS, line.split(" "), strict=False))
 

@@ -53,7 +53,7 @@ class Cache:
         seen = self._held.get(request.key)
         self.score.count(request, seen is not None)
         if seen is None:
-            if request.time - self._gone.get(request.key, float("-inf")) < DAY:
+            if request.time - self._gone.pop(request.key, float("-inf")) < DAY:
                 self.score.thrash += request.size
             if not self._room(request):
                 self.score.passed += request.size
