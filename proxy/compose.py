@@ -14,8 +14,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from proxy import __version__, doctor, metrics
+from proxy.care import census, plan
 from proxy.care.books import Books
+from proxy.care.evict import Janitor
 from proxy.care.legacy import Legacy
+from proxy.care.pins import Pins
 from proxy.config import Log, Settings, Upstream
 from proxy.errors import StartError
 from proxy.fill.flight import Flights
@@ -33,8 +36,9 @@ from proxy.registry.memory import Memory
 from proxy.registry.renewal import Renewals
 from proxy.registry.route import Router, own_names
 from proxy.registry.rows import Rows
-from proxy.store import index
-from proxy.store.board import Board, Pace, Tally
+from proxy.store import catalogue, index
+from proxy.store.board import Board, Pace
+from proxy.store.catalogue import Catalogue
 from proxy.store.circuit import Circuit
 from proxy.store.index import Index
 from proxy.store.ingest import Store
@@ -44,6 +48,7 @@ from proxy.upstream.ledger import Ledger
 
 _THREADS = 4
 _HOUSEKEEPING = 60.0
+_RUNNING, _UNCOUNTED = "running", "uncounted"
 _log = logging.getLogger("tidegate")
 
 
@@ -56,16 +61,30 @@ def prepare(settings: Settings) -> None:
         board = Board(os.path.join(data, "run", "board"))
         board.reset(time.time_ns())
         board.close()
-        complaint = index.prepare(os.path.join(data, "index"))
+        complaints = [index.prepare(os.path.join(data, "index")), _prepare_catalogue(data)]
         _instance(data)
         _check_trust(settings)
     except OSError as error:
         raise StartError(
             f"{data} cannot be used: {error.strerror or error}; use --data with a folder of your own"
         ) from error
-    if complaint:
+    for complaint in filter(None, complaints):
         _set_up_log(settings.log)
         _log.warning(complaint)
+
+
+def _prepare_catalogue(data: str) -> str:
+    """A new catalogue, or one from before a stop that was not clean, is brought together with the files later."""
+    new, complaint = catalogue.prepare(os.path.join(data, "catalogue"))
+    running, uncounted = (os.path.join(data, "run", name) for name in (_RUNNING, _UNCOUNTED))
+    if new or os.path.exists(running):
+        _mark(uncounted)
+    _mark(running)
+    return complaint
+
+
+def _mark(path: str) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
 def _check_trust(settings: Settings) -> None:
@@ -110,14 +129,16 @@ class Service:
         data = settings.server.data
         self._pool = ThreadPoolExecutor(_THREADS, "store")
         self._board = Board(os.path.join(data, "run", "board"))
-        self._tally = Tally(self._board, os.path.join(data, "run", "tally.lock"))
+        self._catalogue = Catalogue(os.path.join(data, "catalogue"), plan.rank)
         self._index = Index(os.path.join(data, "index"))
         self._sync_pool = ThreadPoolExecutor(_THREADS, "sync")
-        self._store = Store(data, self._pool, self._sync_pool, self._tally)
+        self._store = Store(data, self._pool, self._sync_pool, self._catalogue)
         self._outcomes = Outcomes(self._index)
         self._turns = Turns(os.path.join(data, "run", "turns"))
         self._ways, paces = self._out(os.path.join(data, "run", "ways"))
-        self._flights = Flights(self._store, self._outcomes, Permits(os.path.join(data, "run", "permits"), paces))
+        self._janitor = self._keeper(data)
+        permits = Permits(os.path.join(data, "run", "permits"), paces, self._janitor.make_room)
+        self._flights = Flights(self._store, self._outcomes, permits)
         self._ledger = Ledger()
         self._legacy = Legacy()
         self._books = Books(self._index, slot, self._ledger, self._legacy)
@@ -149,16 +170,24 @@ class Service:
                 paces[name] = Pace(self._board, first, lock, upstream.max_bandwidth)
         return ways, paces
 
+    def _keeper(self, data: str) -> Janitor:
+        cache = self._settings.cache
+
+        def limits(total: int) -> plan.Limits:
+            return plan.Limits(cache.max_size.of(total), cache.min_free.of(total))
+
+        return Janitor(data, self._store, self._catalogue, Pins(os.path.join(data, "pins")), limits)
+
     def _admin(self, instance: str) -> Admin:
         def examine(image: str) -> Awaitable[Mapping[str, Any]]:
             return doctor.examine(self._settings, image, inside=True)
 
-        rooms = self._store, self._board, self._tally, self._ways, self._books
+        rooms = self._store, self._board, self._catalogue, self._janitor, self._ways, self._books
         return Admin(self._settings, instance, *rooms, lambda: self._draining, examine)
 
     def _router(self, instance: str) -> Router:
         settings = self._settings
-        rooms = Rooms(self._store, self._flights, self._turns, self._outcomes, Memory(self._board))
+        rooms = Rooms(self._store, self._flights, self._turns, self._outcomes, Memory(self._board), self._catalogue)
         registries: dict[str, Registry] = {
             name: self._cached(upstream, instance, rooms) for name, upstream in settings.upstreams.items()
         }
@@ -183,12 +212,15 @@ class Service:
         self._chores.append(asyncio.create_task(self._books.keep()))
         if self._slot == 0:
             self._chores.append(asyncio.create_task(self._keep_house()))
+            self._chores.append(asyncio.create_task(self._janitor.watch()))
 
     async def _keep_house(self) -> None:
-        """What one worker does for the machine: count what was here before this start (what is finished from now on
-        is counted as it is), and forget outcomes that nobody can ask for any more."""
-        size, objects = await asyncio.to_thread(self._store.files.count, self._board.started)
-        self._tally.add(bytes=size, objects=objects)
+        """What one worker does for the machine: bring files and catalogue together where that is needed, and forget
+        outcomes that nobody can ask for any more."""
+        uncounted = os.path.join(self._settings.server.data, "run", _UNCOUNTED)
+        if os.path.exists(uncounted):
+            await asyncio.to_thread(census.count, self._store.files, self._catalogue)
+            os.unlink(uncounted)
         while True:
             await asyncio.to_thread(self._index.expire)
             await asyncio.sleep(_HOUSEKEEPING)
@@ -215,8 +247,11 @@ class Service:
         await self._books.save()
         self._access.flush()
         await asyncio.to_thread(self._index.close)
+        await asyncio.to_thread(self._catalogue.close)
         self._pool.shutdown(wait=True)
         self._sync_pool.shutdown(wait=True)
+        if self._slot == 0:
+            os.unlink(os.path.join(self._settings.server.data, "run", _RUNNING))
 
 
 class _JsonLines(logging.Formatter):

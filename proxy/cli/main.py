@@ -265,7 +265,8 @@ def _screen(found: Any) -> str:
     lines = [
         f"tidegate {found['version']}   {found['health']}   up {_since(found['started'])}   workers {found['workers']}",
         f"serving   {found['listen']}   data {found['data']}   instance {found['instance']}",
-        f"cache     {size(disk['cache_bytes'])} in {disk['cache_objects']} objects   "
+        f"cache     {size(disk['cache_bytes'])} of {size(disk['max_size'])} in {disk['cache_objects']} objects   "
+        f"{size(disk['pinned_bytes'])} pinned   "
         f"disk {size(disk['free'])} free of {size(disk['total'])}",
         f"bytes     {size(found['client_bytes'])} to clients   {size(found['upstream_bytes'])} from upstream   "
         f"{size(found['saved_bytes'])} saved",

@@ -24,7 +24,7 @@ from proxy.config.schema import (
     Key,
     Section,
 )
-from proxy.config.settings import ConfigError, Egress, Log, Secret, Server, Settings, Upstream
+from proxy.config.settings import Cache, ConfigError, Egress, Log, Secret, Server, Settings, Upstream
 
 DEFAULT_FILE = "/etc/tidegate/tidegate.toml"
 _OPTIONS = {"--listen": "server.listen", "--data": "server.data", "--offline": "server.offline"}
@@ -78,8 +78,9 @@ class _Loader:
             upstreams = {name: replace(upstream, offline=True) for name, upstream in upstreams.items()}
         self._check_shared(upstreams, server["names"])
         self._server_defaults(server, upstreams)
+        cache = Cache(**self._section("cache"))
         log = Log(**self._section("log"))
-        return Settings(Server(**server), way_out, upstreams, log, self._origins, self._source.name)
+        return Settings(Server(**server), cache, way_out, upstreams, log, self._origins, self._source.name)
 
     def _fail(self, where: str, what: str) -> NoReturn:
         raise ConfigError(f"{where}: {what}")

@@ -53,6 +53,10 @@ SERVER: Section = {
     "unqualified": Key([], values.hosts, values.format_list),
     "offline": Key(False, values.flag, values.format_flag),
 }
+CACHE: Section = {
+    "max_size": Key("50GiB", values.share, values.show_share),
+    "min_free": Key("2GiB", values.share, values.show_share),
+}
 EGRESS: Section = {
     "allow": Key(["*"], values.patterns, values.format_list),
     "deny": Key([], values.patterns, values.format_list),
@@ -90,7 +94,7 @@ UPSTREAM: Section = {
 }
 SECRETS = frozenset({"password", "proxy_password"})  # each also as <key>_file
 
-SECTIONS: Mapping[str, Section] = {"server": SERVER, "egress": EGRESS, "log": LOG}
+SECTIONS: Mapping[str, Section] = {"server": SERVER, "cache": CACHE, "egress": EGRESS, "log": LOG}
 
 DEFAULT_UPSTREAM = "registry.k8s.io"
 DEFAULT_ALIASES: Mapping[str, list[str]] = {DEFAULT_UPSTREAM: ["k8s.gcr.io"]}  # the frozen old name of the same content

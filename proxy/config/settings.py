@@ -55,6 +55,26 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """So many bytes, or where `fraction` is not zero that part of the file system."""
+
+    bytes: int
+    fraction: float
+
+    def of(self, total: int) -> int:
+        """Bytes, on a file system of `total` bytes."""
+        return int(total * self.fraction) if self.fraction else self.bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """How much is kept: `max_size` of what may be evicted and pins together, `min_free` of the file system left."""
+
+    max_size: Share
+    min_free: Share
+
+
+@dataclass(frozen=True, slots=True)
 class Egress:
     """The way out: host patterns, seconds, a proxy's URL (with its account, so it is not in the repr), a CA
     file, a client certificate and its key (empty where the certificate's file holds both). `allow_private` is about
@@ -138,6 +158,7 @@ class Settings:
     """Everything. `origins` maps "server.listen" to "default", "/etc/x.toml:12", a variable's or an option's name."""
 
     server: Server
+    cache: Cache
     egress: Egress
     upstreams: Mapping[str, Upstream]
     log: Log

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit, urlunsplit
 
-from proxy.config.settings import Secret
+from proxy.config.settings import Secret, Share
 from proxy.errors import NameInvalid
 from proxy.oci.names import registry_name
 
@@ -21,6 +21,7 @@ _PIECE = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
 _PATTERN = re.compile(r"[A-Za-z0-9.*?_\[\]:-]+\Z")
 _SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(B|KiB|MiB|GiB|TiB)\Z")
+_PERCENT = re.compile(r"(\d+(?:\.\d+)?) ?%\Z")
 _SLOWEST = 1 << 20
 _SEGMENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*\Z")
 
@@ -106,6 +107,16 @@ def size(value: object) -> int:
     if match is None:
         raise _not('a size such as "512MiB" or "50GiB"', value)
     return int(float(match[1]) * _SIZES[match[2]])
+
+
+def share(value: object) -> Share:
+    """ "50GiB", or "80%" of the file system."""
+    if isinstance(value, str) and (match := _PERCENT.match(value)) and 0 <= float(match[1]) <= 100:
+        return Share(0, float(match[1]) / 100)
+    try:
+        return Share(size(value), 0.0)
+    except ValueError:
+        raise _not('a size such as "50GiB", or a share of the file system such as "80%"', value) from None
 
 
 def bandwidth(value: object) -> int:
@@ -260,3 +271,8 @@ def show_size(count: int) -> str:
         if count and count % _SIZES[unit] == 0:
             return f'"{count // _SIZES[unit]}{unit}"'
     return f'"{count}B"' if count else '""'
+
+
+def show_share(value: Share) -> str:
+    """As a setting is written."""
+    return f'"{value.fraction * 100:g}%"' if value.fraction else show_size(value.bytes) if value.bytes else '"0B"'

@@ -146,6 +146,7 @@ class Leader:
         try:
             async with asyncio.timeout(budget) as limit, source.open(fill.digest, lead.received, None) as stream:
                 total = self._agree(source, stream)
+                await self._permits.room((total or 0) - lead.received)
                 async with contextlib.aclosing(_missing(stream, lead.received)) as chunks:
                     async for chunk in chunks:
                         if limit.when() is not None:

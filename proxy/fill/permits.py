@@ -1,4 +1,4 @@
-"""How many downloads one upstream may feed at a time, and how fast all together, over all workers of this machine.
+"""What a download may take of this machine: one of an upstream's connections, its bandwidth, room on the disk.
 
 Fills with clients wait for a permit, fills whose clients have left while they waited end; a running fill that lost
 its last client goes on only while fewer than half of the permits are spent on such. So nobody makes the cache
@@ -7,7 +7,7 @@ download the world with one-byte ranges, and an honest client that hangs up stil
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from proxy.store.board import Pace
 from proxy.store.lock import Hold, Slots
@@ -22,10 +22,12 @@ class Abandoned(Exception):
 class Permits:
     """Permits of one data folder."""
 
-    def __init__(self, folder: str, paces: Mapping[str, Pace]) -> None:
+    def __init__(self, folder: str, paces: Mapping[str, Pace], room: Callable[[int], Awaitable[bool]]) -> None:
+        """`room` makes room for so many bytes, or says that there is none."""
         os.makedirs(folder, exist_ok=True)
         self._folder = folder
         self._paces = paces
+        self.room = room
         self._queues: dict[str, asyncio.Lock] = {}
 
     async def take(self, upstream: str, limit: int, wanted: Callable[[], bool]) -> Hold:

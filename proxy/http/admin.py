@@ -5,6 +5,7 @@ Everything here is true for the whole machine, whichever worker answers: it come
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -13,12 +14,14 @@ from aiohttp import web
 
 from proxy import __version__, metrics
 from proxy.care.books import Books
+from proxy.care.evict import Janitor
 from proxy.config import Settings, Upstream
 from proxy.errors import NoSuchPath
 from proxy.http import respond
 from proxy.http.exchange import Exchange
 from proxy.policy import CircuitState
-from proxy.store.board import Board, Tally
+from proxy.store.board import Board
+from proxy.store.catalogue import Catalogue
 from proxy.store.circuit import Circuit
 from proxy.store.ingest import Store
 
@@ -37,7 +40,8 @@ class Admin:
         instance: str,
         store: Store,
         board: Board,
-        tally: Tally,
+        catalogue: Catalogue,
+        janitor: Janitor,
         ways: Ways,
         books: Books,
         draining: Callable[[], bool],
@@ -46,7 +50,8 @@ class Admin:
         self._settings = settings
         self._instance = instance
         self._store = store
-        self._tally = tally
+        self._catalogue = catalogue
+        self._janitor = janitor
         self._board = board
         self._ways = ways
         self._books = books
@@ -75,10 +80,13 @@ class Admin:
 
     def _measure(self) -> None:
         """Bring the gauges that are looked up, not counted, up to date."""
-        size, objects = self._tally.read()
-        metrics.CACHE_SIZE.set(size)
+        space, (_, objects), oldest = self._janitor.space(), self._catalogue.sums(), self._catalogue.oldest()
+        metrics.CACHE_SIZE.set(space.cached)
+        metrics.CACHE_LIMIT.set(self._janitor.limits().max_size)
         metrics.CACHE_OBJECTS.set(objects)
-        metrics.DISK_FREE.set(self._disk()[0])
+        metrics.CACHE_IDLE.set(0 if oldest is None else max(0.0, time.time() - oldest))
+        metrics.PINNED.set(space.pinned)
+        metrics.DISK_FREE.set(space.free)
         for name in self._settings.upstreams:
             metrics.UPSTREAM_UP.labels(name).set(self._up(name))
             metrics.UPSTREAM_CIRCUIT.labels(name).set(_CIRCUITS[self._circuit(name)])
@@ -139,7 +147,8 @@ class Admin:
 
     def _status(self) -> Mapping[str, Any]:
         """What `tidegate status` shows. Blocks."""
-        settings, free_total, (size, objects) = self._settings, self._disk(), self._tally.read()
+        settings, free_total, (size, objects) = self._settings, self._disk(), self._catalogue.sums()
+        space, limits = self._janitor.space(), self._janitor.limits()
         requests = metrics.totals("tidegate_requests_total", "result")
         to_clients = sum(metrics.totals("tidegate_client_bytes_total", "upstream").values())
         from_upstreams = sum(metrics.totals("tidegate_upstream_bytes_total", "upstream").values())
@@ -151,13 +160,22 @@ class Admin:
             "health": self._health(),
             "listen": settings.server.listen,
             "data": settings.server.data,
-            "disk": {"free": free_total[0], "total": free_total[1], "cache_bytes": size, "cache_objects": objects},
+            "disk": {
+                "free": free_total[0],
+                "total": free_total[1],
+                "cache_bytes": size,
+                "cache_objects": objects,
+                "pinned_bytes": space.pinned,
+                "max_size": limits.max_size,
+                "min_free": limits.min_free,
+            },
             "requests": {result: int(count) for result, count in requests.items() if count},
             "client_bytes": int(to_clients),
             "upstream_bytes": int(from_upstreams),
             "saved_bytes": int(to_clients - from_upstreams),
             "upstreams": [self._upstream(upstream) for upstream in settings.upstreams.values()],
             "fills": [
-                {"digest": digest, "bytes": seen.available, "size": seen.total} for digest, seen in self._store.live()
+                {"digest": digest, "bytes": seen.available, "size": seen.total}
+                for digest, seen in self._store.parts.live()
             ],
         }

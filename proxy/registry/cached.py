@@ -5,6 +5,7 @@ content-addressed store; what a repository may show stands in the rows.
 """
 
 import asyncio
+import contextlib
 import logging
 import math
 import os
@@ -27,6 +28,7 @@ from proxy.registry.memory import Memory
 from proxy.registry.renewal import Renewals
 from proxy.registry.rows import Rows
 from proxy.registry.source import UpstreamSource
+from proxy.store.catalogue import Catalogue
 from proxy.upstream.client import Client
 
 T = TypeVar("T")
@@ -42,6 +44,7 @@ class Rooms:
     turns: Turns
     outcomes: Outcomes
     memory: Memory
+    catalogue: Catalogue
 
 
 class Cached:
@@ -65,6 +68,7 @@ class Cached:
         key = f"t:{self._rows.full(ask.repo)}:{reference}"
         known = self._rooms.memory.get(key)
         if known is not None:
+            self._rooms.catalogue.touch(known.value.descriptor.digest.text)
             return known
         word = self._rooms.memory.word(key)
         if isinstance(reference, Digest):
@@ -88,13 +92,21 @@ class Cached:
                 if str(head.digest) == known or self._held(ask, tag, known, head.digest):
                     return known, True
                 await self._by_digest(ask, head.digest)
+                await self._name(ask, tag, head.digest)
                 return str(head.digest), False
         manifest = await self._first(lambda client: client.manifest(ask, tag))
         await self._keep(ask, manifest)
         found = manifest.descriptor.digest
         if known is not None and str(found) != known and self._held(ask, tag, known, found):
             return known, True
+        await self._name(ask, tag, found)
         return str(found), str(found) == known
+
+    async def _name(self, ask: Ask, reference: Reference, digest: Digest) -> None:
+        """For the books: this image was asked for. A disk that cannot be written costs the line, not the answer."""
+        with contextlib.suppress(OSError):
+            name = self._rows.full(ask.repo), str(reference), str(digest)
+            await asyncio.to_thread(self._rooms.catalogue.name, *name)
 
     def _held(self, ask: Ask, tag: Tag, known: str, found: Digest) -> bool:
         """A tag moved. One that reads as a version is worth a line and a count, and is held where that is chosen."""
@@ -109,6 +121,7 @@ class Cached:
     async def _by_digest(self, ask: Ask, digest: Digest) -> Answer[Manifest]:
         """A manifest named by digest: here, or fetched once."""
         if (found := self._here(ask, digest)) is not None:
+            self._rooms.catalogue.touch(digest.text)
             return Answer(found, "hit")
         key = f"m:{self._rows.full(ask.repo)}@{digest}"
         joined = self._rooms.turns.running(key)
@@ -122,6 +135,7 @@ class Cached:
         async def fetch() -> Answer[Manifest]:
             manifest = await self._refusing(key, lambda client: client.manifest(ask, digest))
             await self._keep(ask, manifest)
+            await self._name(ask, digest, digest)
             return Answer(manifest, "miss")
 
         answer = await self._in_time(self._rooms.turns.run(key, look, fetch))
@@ -185,6 +199,7 @@ class Cached:
             except BaseException:
                 opened.close()
                 raise
+        self._rooms.catalogue.touch(digest.text)
         return Answer(opened, "hit")
 
     async def _fill(self, ask: Ask, digest: Digest) -> Answer[OpenBlob | Filling]:

@@ -11,7 +11,6 @@ The folder is local and the file is rebuilt at every start: nothing in it is nee
 import mmap
 import os
 import secrets
-import struct
 import time
 import zlib
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from proxy.store.lock import briefly
 _NAMES = 1 << 16
 _WAYS, _WAY_COUNT, _WAY_WORDS = 16, 512, 8
 _RESERVED = _WAYS + _WAY_COUNT * _WAY_WORDS
-_BYTES, _OBJECTS, _STARTED = 0, 1, 2
+_STARTED = 0
 _PACE_WORD = _WAY_WORDS - 1
 
 
@@ -68,30 +67,6 @@ class Board:
     def close(self) -> None:
         self.words.release()
         self._map.close()
-
-
-class Tally:
-    """Bytes and objects of finished blobs on this machine, as a sum all workers add to."""
-
-    def __init__(self, board: Board, lock: str) -> None:
-        self._board = board
-        self._lock = lock
-
-    def add(self, *, bytes: int, objects: int) -> None:
-        """Count blobs that came or went. Blocks for microseconds while another process adds."""
-        with briefly(self._lock):
-            self._set(_BYTES, self._get(_BYTES) + bytes)
-            self._set(_OBJECTS, self._get(_OBJECTS) + objects)
-
-    def read(self) -> tuple[int, int]:
-        """Bytes and objects."""
-        return self._get(_BYTES), self._get(_OBJECTS)
-
-    def _get(self, slot: int) -> int:
-        return int(struct.unpack("q", struct.pack("Q", self._board.words[slot]))[0])
-
-    def _set(self, slot: int, value: int) -> None:
-        self._board.words[slot] = struct.unpack("Q", struct.pack("q", value))[0]
 
 
 class Pace:

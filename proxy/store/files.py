@@ -5,11 +5,13 @@ of a verified and fsynced part ever puts one there (ingest.py). Small synchronou
 purpose: opening a local file takes 10-20 us, a thread hop about 190.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 from proxy.oci.digest import Digest
 from proxy.ports import OpenBlob
-from proxy.store.lock import try_shared
+from proxy.store.lock import try_exclusive, try_shared
 
 
 class Files:
@@ -36,6 +38,10 @@ class Files:
         try_shared(fd)
         return OpenBlob(digest, fd, os.fstat(fd).st_size)
 
+    def has(self, digest: Digest) -> bool:
+        """Whether it is here. Raises OSError."""
+        return os.path.exists(self.path(digest))
+
     def adopt(self, part: str, digest: Digest) -> None:
         """Make a verified part final: rename, then fsync of the folders that changed. Blocks. Raises OSError."""
         path = self.path(digest)
@@ -46,16 +52,30 @@ class Files:
         os.rename(part, path)
         _sync_folder(folder)
 
-    def count(self, before: int) -> tuple[int, int]:
-        """Bytes and number of the blobs finished before `before` (wall-clock nanoseconds). Blocks for as long as a
-        walk over all of them takes. Raises OSError."""
-        size = number = 0
-        for folder, _, names in os.walk(self.folder):
-            for name in names:
-                state = os.stat(os.path.join(folder, name))
-                if state.st_ctime_ns < before:
-                    size, number = size + state.st_size, number + 1
-        return size, number
+    def remove(self, digest: Digest) -> bool:
+        """Remove a blob that nobody reads; False when somebody does, True when it is not there (any more). Whoever has
+        it open reads it to its end. Blocks. Raises OSError."""
+        path = self.path(digest)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return True
+        try:
+            if not try_exclusive(fd):
+                return False
+            os.unlink(path)
+            return True
+        finally:
+            os.close(fd)
+
+    def walk(self) -> Iterator[tuple[str, os.stat_result]]:
+        """Every finished blob's digest and state, folder after folder. Blocks, for long. Raises OSError."""
+        for algorithm in sorted(os.listdir(self.folder)):
+            for prefix in sorted(os.listdir(os.path.join(self.folder, algorithm))):
+                with os.scandir(os.path.join(self.folder, algorithm, prefix)) as entries:
+                    for entry in sorted(entries, key=lambda entry: entry.name):
+                        with contextlib.suppress(FileNotFoundError):
+                            yield f"{algorithm}:{entry.name}", entry.stat()
 
     def is_at(self, digest: Digest, fd: int) -> bool:
         """Whether the open file is the finished blob itself. Raises OSError."""

@@ -26,10 +26,11 @@ from dataclasses import dataclass
 
 from proxy.oci.digest import Digest
 from proxy.ports import Gone, OpenBlob, Seen
-from proxy.store.board import Tally
+from proxy.store.catalogue import Catalogue
 from proxy.store.files import Files, same_file
 from proxy.store.growing import Growing
-from proxy.store.lock import try_exclusive, try_shared
+from proxy.store.lock import try_exclusive
+from proxy.store.parts import BLOCK, Parts, forget, read_note
 
 _UNSYNCED = 1 << 20
 
@@ -44,17 +45,10 @@ class _Place:
     files: Files
     pool: Executor
     sync_pool: Executor
-    tally: Tally
+    catalogue: Catalogue
 
     def read_note(self) -> tuple[int | None, bool]:
-        """Total and liveness as last noted; what cannot be read says nothing."""
-        try:
-            with open(self.note, "rb") as file:
-                text = file.read(64)
-            total = int(text[:19])
-        except (FileNotFoundError, ValueError):
-            return None, False
-        return (total if total >= 0 else None), text[19:20] == b"L"
+        return read_note(self.note)
 
     def write_note(self, total: int | None, live: bool) -> None:
         fd = os.open(self.note, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -65,9 +59,7 @@ class _Place:
 
     def forget(self) -> None:
         """Remove part and note; whoever calls this holds the lock."""
-        for path in (self.note, self.part):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+        forget(self.part, self.note)
 
 
 class Leading:
@@ -116,10 +108,10 @@ class Leading:
         place = self._place
         os.fsync(self.fd)
         os.fchmod(self.fd, 0o444)
+        place.catalogue.add(str(place.digest), os.fstat(self.fd).st_blocks * BLOCK)
         place.files.adopt(place.part, place.digest)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(place.note)  # an empty blob, and content that came whole, has none
-        place.tally.add(bytes=self.offset, objects=1)
 
     async def close(self, *, discard: bool) -> None:
         if self.fd < 0:
@@ -179,13 +171,12 @@ class Following:
 class Store:
     """The content-addressed store of one data folder. Satisfies ports.BlobStore."""
 
-    def __init__(self, data: str, pool: Executor, sync_pool: Executor, tally: Tally) -> None:
+    def __init__(self, data: str, pool: Executor, sync_pool: Executor, catalogue: Catalogue) -> None:
         self.files = Files(os.path.join(data, "blobs"))
-        self._folder = os.path.join(data, "ingest")
-        os.makedirs(self._folder, exist_ok=True)
+        self.parts = Parts(os.path.join(data, "ingest"))
         self._pool = pool
         self._sync_pool = sync_pool  # apart: four fsyncs of a gigabyte must not keep every other fill from writing
-        self._tally = tally
+        self._catalogue = catalogue
         self._booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def open(self, digest: Digest) -> OpenBlob | None:
@@ -235,30 +226,6 @@ class Store:
         if state.st_size and state.st_mtime < self._booted:
             os.ftruncate(fd, max(0, state.st_size - _UNSYNCED))
 
-    def live(self) -> list[tuple[str, Seen]]:
-        """Digest and state of every part somebody on this machine is writing now."""
-        return [(name, seen) for name in self._digests() if (seen := self._seen(name)) is not None]
-
-    def _digests(self) -> list[str]:
-        names = (entry.name for entry in os.scandir(self._folder) if entry.name.endswith(".part"))
-        return sorted(name.removesuffix(".part").replace("-", ":", 1) for name in names)
-
-    def _seen(self, name: str) -> Seen | None:
-        place = self._place(Digest.parse(name))
-        try:
-            fd = os.open(place.part, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-        try:
-            # A shared lock tells a leader from a leftover; it is held for two system calls, and a claim that comes
-            # in between follows, polls, and leads 15 ms later.
-            if try_shared(fd):
-                return None
-            total, live = place.read_note()
-            return Seen(os.fstat(fd).st_size, total, live)
-        finally:
-            os.close(fd)
-
     def _place(self, digest: Digest) -> _Place:
-        stem = os.path.join(self._folder, f"{digest.algorithm}-{digest.hex}")
-        return _Place(digest, f"{stem}.part", f"{stem}.note", self.files, self._pool, self._sync_pool, self._tally)
+        stem = self.parts.path(f"{digest.algorithm}-{digest.hex}")
+        return _Place(digest, f"{stem}.part", f"{stem}.note", self.files, self._pool, self._sync_pool, self._catalogue)

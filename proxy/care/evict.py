@@ -1,0 +1,165 @@
+"""Making room: what plan.py decides, done. One janitor at a time on this machine, whoever gets its lock.
+
+A fill that knows its size asks for room before it writes; what grows without saying how far is noticed within seconds.
+The lock is taken, then the facts are read again: another worker's janitor may just have made the same room.
+
+What is taken: the file is locked exclusively without waiting (readers hold it shared), pins and last use are read
+again, the file goes, then the row, and only a row that nobody wrote since: a blob that came back in between keeps
+its own. Between batches the thread sleeps, so that hits keep the disk and the interpreter.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Protocol
+
+from proxy import metrics
+from proxy.care import plan
+from proxy.care.plan import Limits, Need, Resident, Space
+from proxy.errors import DigestInvalid
+from proxy.oci.digest import Digest
+from proxy.store.catalogue import Catalogue, Held
+from proxy.store.ingest import Store
+from proxy.store.lock import Hold, hold
+
+EVERY = 2.0
+"""Seconds between two looks at what has grown without asking."""
+LEFTOVER = 86400.0
+"""Seconds after which a part nobody leads is not worth resuming."""
+_BATCH = 50
+_PAUSE = 0.01
+_POLL = 0.01
+_QUIET = 60.0
+_log = logging.getLogger("tidegate.care")
+
+
+class Pinned(Protocol):
+    """What may never be taken."""
+
+    def digests(self) -> Mapping[str, int]:
+        """Digests and their bytes. Raises OSError."""
+        ...
+
+
+class Janitor:
+    """Keeps one data folder within its limits."""
+
+    def __init__(
+        self,
+        data: str,
+        store: Store,
+        catalogue: Catalogue,
+        pins: Pinned,
+        limits: Callable[[int], Limits],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`limits` is told the size of the file system."""
+        self._data = data
+        self._store = store
+        self._catalogue = catalogue
+        self._pins = pins
+        self._limits = limits
+        self._clock = clock
+        self._said = 0.0
+
+    async def make_room(self, coming: int = 0) -> bool:
+        """Make room for `coming` bytes, not yet written; False when there can be none. Raises OSError."""
+        if self._need(coming).size > 0:
+            held = await self._turn()
+            try:
+                need = self._need(coming)
+                if need.size > 0:
+                    await asyncio.to_thread(self._evict, need)
+            finally:
+                held.release()
+        return self._need(coming).missing == 0
+
+    async def _turn(self) -> Hold:
+        path = os.path.join(self._data, "run", "janitor.lock")
+        while (held := hold(path)) is None:
+            await asyncio.sleep(_POLL)
+        return held
+
+    async def watch(self) -> None:
+        """Look after what nobody asked room for, sweep leftovers, write down last uses; for ever."""
+        while True:
+            try:
+                await self._look_after()
+            except OSError as error:
+                self._complain(f"cannot keep house: {error}")
+            await asyncio.sleep(EVERY)
+
+    async def _look_after(self) -> None:
+        await asyncio.to_thread(self._catalogue.flush)
+        await asyncio.to_thread(self._store.parts.sweep, LEFTOVER)
+        if not await self.make_room():
+            space, limits = self.space(), self.limits()
+            self._complain(
+                f"over the limits and nothing may be evicted: {space.cached} bytes cached, {space.pinned} of them"
+                f" pinned, max_size {limits.max_size}; {space.free} bytes free, min_free {limits.min_free}"
+            )
+
+    def _complain(self, sentence: str) -> None:
+        """Once a minute: whoever watches knows by then."""
+        if time.monotonic() - self._said > _QUIET:
+            self._said = time.monotonic()
+            _log.warning("%s", sentence)
+
+    def _need(self, coming: int) -> Need:
+        return plan.to_free(self.space(), self.limits(), coming)
+
+    def limits(self) -> Limits:
+        """What is set, in bytes. Raises OSError."""
+        found = os.statvfs(self._data)
+        return self._limits(found.f_blocks * found.f_frsize)
+
+    def space(self) -> Space:
+        """What is so. Raises OSError."""
+        found = os.statvfs(self._data)
+        cached, _ = self._catalogue.sums()
+        pinned = sum(self._pins.digests().values())
+        free = found.f_bavail * found.f_frsize
+        return Space(cached, min(pinned, cached), free, self._store.parts.bytes())
+
+    def _evict(self, need: Need) -> None:
+        """One pass. Runs in a thread, under the janitor's lock. Raises OSError."""
+        self._catalogue.flush()
+        now, freed, count, oldest = self._clock(), 0, 0, 0.0
+        pinned = self._pins.digests()
+        waiting = (Resident(each.digest, each.size, each.used) for each in self._catalogue.lowest_first())
+        chosen = plan.victims(waiting, need.size, now, pinned.__contains__)
+        for batch in _batches(chosen):
+            gone = list(self._take(batch, now))
+            self._catalogue.remove(gone)
+            freed, count = freed + sum(each.size for each in gone), count + len(gone)
+            oldest = max([oldest, *(now - each.used for each in gone)])
+            time.sleep(_PAUSE)
+        metrics.CACHE_EVICTED.labels(need.reason).inc(freed)
+        if count:
+            days = oldest / 86400
+            _log.info("evicted %d blobs, %d bytes (%s), unused for up to %.1f d", count, freed, need.reason, days)
+
+    def _take(self, batch: Iterable[Resident], now: float) -> Iterator[Held]:
+        """What really went: pins and last use are read again right before."""
+        pinned = self._pins.digests()
+        for each in batch:
+            row = self._catalogue.get(each.digest)
+            if row is None or each.digest in pinned or plan.just_used(row.used, now):
+                continue
+            if self._store.files.remove(_digest(each.digest)):
+                yield row
+
+
+def _digest(text: str) -> Digest:
+    try:
+        return Digest.parse(text)
+    except DigestInvalid as error:
+        raise OSError(f"the catalogue holds {text[:80]!r}, which is no digest") from error
+
+
+def _batches(chosen: Iterator[Resident]) -> Iterator[list[Resident]]:
+    while batch := list(islice(chosen, _BATCH)):
+        yield batch
