@@ -210,6 +210,7 @@ class Service:
         for client in self._clients:
             await client.start()
         self._chores.append(asyncio.create_task(self._books.keep()))
+        self._chores.append(asyncio.create_task(self._janitor.keep_uses()))
         if self._slot == 0:
             self._chores.append(asyncio.create_task(self._keep_house()))
             self._chores.append(asyncio.create_task(self._janitor.watch()))

@@ -33,7 +33,9 @@ NEEDS_ROOT = frozenset({"containerd"})
 SETTLE = 2.0  # seconds a closing connection or task gets before it counts as left behind
 
 # The store reads small rows and opens files inline on purpose: a thread hop costs more than the call it would spare.
-INLINE = tuple(f"proxy/store/{name}.py" for name in ("files", "ingest", "growing", "index", "lock", "board", "circuit"))
+# The catalogue and the folder of parts are asked from threads by the program, and inline by tests that look at them.
+_STORE = ("files", "ingest", "growing", "index", "lock", "board", "circuit", "catalogue", "parts")
+INLINE = tuple(f"proxy/store/{name}.py" for name in _STORE)
 
 
 # Programs that may be missing

@@ -151,7 +151,7 @@ def test_status_of_a_running_service(run, serving, tmp_path):
     for words in (
         "tidegate 0.1.0   ok   up 2 h",
         f"data {tmp_path}",
-        "1.5 GiB in 7 objects   disk 1 TiB free of 2 TiB",
+        "cache     1.5 GiB of 50 GiB in 7 objects   0 B pinned   disk 1 TiB free of 2 TiB",
         "2 KiB to clients   1 KiB from upstream   1 KiB saved",
         "requests  hit 3\n",
         "upstream  registry.k8s.io   DOWN, circuit open   https://registry.k8s.io\n",

@@ -1,7 +1,8 @@
 """Making room: what plan.py decides, done. One janitor at a time on this machine, whoever gets its lock.
 
 A fill that knows its size asks for room before it writes; what grows without saying how far is noticed within seconds.
-The lock is taken, then the facts are read again: another worker's janitor may just have made the same room.
+The lock is taken, then the facts are read again: another worker's janitor may just have made the same room. Last uses
+in other workers are seconds old at most, and what they read right now is locked.
 
 What is taken: the file is locked exclusively without waiting (readers hold it shared), pins and last use are read
 again, the file goes, then the row, and only a row that nobody wrote since: a blob that came back in between keeps
@@ -67,15 +68,14 @@ class Janitor:
 
     async def make_room(self, coming: int = 0) -> bool:
         """Make room for `coming` bytes, not yet written; False when there can be none. Raises OSError."""
-        if self._need(coming).size > 0:
+        need = await asyncio.to_thread(self._need, coming)
+        if need.size > 0:
             held = await self._turn()
             try:
-                need = self._need(coming)
-                if need.size > 0:
-                    await asyncio.to_thread(self._evict, need)
+                need = await asyncio.to_thread(self._clear, coming)
             finally:
                 held.release()
-        return self._need(coming).missing == 0
+        return need.missing == 0
 
     async def _turn(self) -> Hold:
         path = os.path.join(self._data, "run", "janitor.lock")
@@ -83,8 +83,17 @@ class Janitor:
             await asyncio.sleep(_POLL)
         return held
 
+    async def keep_uses(self) -> None:
+        """Write down this worker's last uses, for ever."""
+        while True:
+            await asyncio.sleep(EVERY)
+            try:
+                await asyncio.to_thread(self._catalogue.flush)
+            except OSError as error:
+                self._complain(str(error))
+
     async def watch(self) -> None:
-        """Look after what nobody asked room for, sweep leftovers, write down last uses; for ever."""
+        """Look after what nobody asked room for, sweep leftovers, for ever; one worker does it for the machine."""
         while True:
             try:
                 await self._look_after()
@@ -93,10 +102,9 @@ class Janitor:
             await asyncio.sleep(EVERY)
 
     async def _look_after(self) -> None:
-        await asyncio.to_thread(self._catalogue.flush)
         await asyncio.to_thread(self._store.parts.sweep, LEFTOVER)
         if not await self.make_room():
-            space, limits = self.space(), self.limits()
+            space, limits = await asyncio.to_thread(self.space), await asyncio.to_thread(self.limits)
             self._complain(
                 f"over the limits and nothing may be evicted: {space.cached} bytes cached, {space.pinned} of them"
                 f" pinned, max_size {limits.max_size}; {space.free} bytes free, min_free {limits.min_free}"
@@ -124,13 +132,22 @@ class Janitor:
         free = found.f_bavail * found.f_frsize
         return Space(cached, min(pinned, cached), free, self._store.parts.bytes())
 
+    def _clear(self, coming: int) -> Need:
+        """Evict what is needed now, and what is needed still. Runs in a thread, under the janitor's lock.
+
+        Raises OSError."""
+        need = self._need(coming)
+        if need.size > 0:
+            self._evict(need)
+            need = self._need(coming)
+        return need
+
     def _evict(self, need: Need) -> None:
-        """One pass. Runs in a thread, under the janitor's lock. Raises OSError."""
+        """One pass. Raises OSError."""
         self._catalogue.flush()
         now, freed, count, oldest = self._clock(), 0, 0, 0.0
-        pinned = self._pins.digests()
         waiting = (Resident(each.digest, each.size, each.used) for each in self._catalogue.lowest_first())
-        chosen = plan.victims(waiting, need.size, now, pinned.__contains__)
+        chosen = plan.victims(waiting, need.size, now, self._kept)
         for batch in _batches(chosen):
             gone = list(self._take(batch, now))
             self._catalogue.remove(gone)
@@ -141,6 +158,9 @@ class Janitor:
         if count:
             days = oldest / 86400
             _log.info("evicted %d blobs, %d bytes (%s), unused for up to %.1f d", count, freed, need.reason, days)
+
+    def _kept(self, digest: str) -> bool:
+        return digest in self._pins.digests() or self._store.files.is_read(_digest(digest))
 
     def _take(self, batch: Iterable[Resident], now: float) -> Iterator[Held]:
         """What really went: pins and last use are read again right before."""

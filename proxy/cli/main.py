@@ -7,17 +7,17 @@ error is one line on stderr; click's own several lines of usage are replaced in 
 
 import json
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeVar, cast
-from urllib.parse import quote
 
 import click
 
 from proxy import __version__, config
 from proxy.cli import doctor, egress, legacy
+from proxy.cli import status as status_screen
+from proxy.cli.talk import NotRunning, ask
 from proxy.errors import StartError
 
 _TOP = """\
@@ -36,7 +36,6 @@ First time: tidegate serve, then tidegate doctor in a second terminal.
 """
 
 _WALK = 75.0  # seconds for a walk of the doctor, which ends by itself within a minute
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -139,8 +138,8 @@ def config_(context: click.Context) -> int:
 @click.pass_context
 def status(context: click.Context, data: str | None) -> int:
     settings = _load(context, data=data)
-    found = _ask(settings.server.data, "/api/status")
-    click.echo(json.dumps(found, indent=2) if context.obj.get("json") else _screen(found))
+    found = ask(settings.server.data, "/api/status")
+    click.echo(json.dumps(found, indent=2) if context.obj.get("json") else status_screen.screen(found))
     return 0 if found["health"] == "ok" else 1
 
 
@@ -172,8 +171,8 @@ def _ledger(data: str, expected: bool) -> Any:
     """What a running service answers, else what its data folder holds, which is nothing before the first start: the
     firewall team asks first. Raises StartError."""
     try:
-        return _ask(data, "/api/egress")
-    except _NotRunning:
+        return ask(data, "/api/egress")
+    except NotRunning:
         from proxy.cli import alone  # slow: diskcache
 
         return [] if expected and not alone.has_run(data) else alone.hosts(data)
@@ -196,8 +195,8 @@ def doctor_(context: click.Context, image: str, data: str | None) -> int:
 def _examined(settings: config.Settings, image: str) -> Mapping[str, Any]:
     """By the running service, whose environment is what counts, else from here. Raises StartError."""
     try:
-        return cast(Mapping[str, Any], _ask(settings.server.data, f"/api/doctor?image={quote(image)}", _WALK))
-    except _NotRunning:
+        return cast(Mapping[str, Any], ask(settings.server.data, "/api/doctor", seconds=_WALK, image=image))
+    except NotRunning:
         return doctor.alone(settings, image)
 
 
@@ -208,90 +207,10 @@ def _examined(settings: config.Settings, image: str) -> Mapping[str, Any]:
 def legacy_(context: click.Context, data: str | None) -> int:
     folder = _load(context, data=data).server.data
     try:
-        rows = _ask(folder, "/api/legacy")
-    except _NotRunning:
+        rows = ask(folder, "/api/legacy")
+    except NotRunning:
         from proxy.cli import alone  # slow: diskcache
 
         rows = alone.old_names(folder)
     click.echo(json.dumps(rows, indent=2) if context.obj.get("json") else legacy.table(rows))
     return 0
-
-
-class _NotRunning(StartError):
-    """Nobody listens on the admin socket."""
-
-
-def _ask(data: str, path: str, seconds: float = 10) -> Any:
-    """The JSON a running service answers over its admin socket; raises StartError."""
-    import http.client  # slow: email
-
-    connection = http.client.HTTPConnection("tidegate")
-    try:
-        connection.sock = _connect(data)
-        connection.sock.settimeout(seconds)
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        body = answer.read()
-    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
-        raise _NotRunning(f"no tidegate is running for {data}; start it with: tidegate serve") from None
-    except PermissionError:
-        raise StartError(f"no right to open {data}/admin.sock; ask as root or as its owner") from None
-    except (OSError, http.client.HTTPException) as error:
-        raise StartError(f"the tidegate at {data} does not answer: {error or type(error).__name__}") from None
-    finally:
-        connection.close()
-    if answer.status != 200:
-        raise StartError(f"the tidegate at {data} says {answer.status} {answer.reason}")
-    return json.loads(body)
-
-
-def _connect(data: str) -> socket.socket:
-    folder = os.open(data, os.O_PATH | os.O_DIRECTORY)
-    admin = socket.socket(socket.AF_UNIX)
-    try:
-        admin.settimeout(10)
-        admin.connect(f"/proc/self/fd/{folder}/admin.sock")  # through the descriptor any path fits into sun_path
-    except OSError:
-        admin.close()
-        raise
-    finally:
-        os.close(folder)
-    return admin
-
-
-def _screen(found: Any) -> str:
-    """The status on one screen."""
-    size, disk = config.format_size, found["disk"]
-    lines = [
-        f"tidegate {found['version']}   {found['health']}   up {_since(found['started'])}   workers {found['workers']}",
-        f"serving   {found['listen']}   data {found['data']}   instance {found['instance']}",
-        f"cache     {size(disk['cache_bytes'])} of {size(disk['max_size'])} in {disk['cache_objects']} objects   "
-        f"{size(disk['pinned_bytes'])} pinned   "
-        f"disk {size(disk['free'])} free of {size(disk['total'])}",
-        f"bytes     {size(found['client_bytes'])} to clients   {size(found['upstream_bytes'])} from upstream   "
-        f"{size(found['saved_bytes'])} saved",
-        "requests  " + ("   ".join(f"{name} {count}" for name, count in found["requests"].items() if count) or "none"),
-    ]
-    lines += [f"upstream  {each['name']}   {_up(each)}   {' '.join(each['urls'])}" for each in found["upstreams"]]
-    lines += [f"fill      {fill['digest'][:19]}   {_progress(fill)}" for fill in found["fills"]]
-    return "\n".join(lines)
-
-
-def _up(upstream: Any) -> str:
-    words = ["up" if upstream["up"] else "DOWN"]
-    words += [f"circuit {upstream['circuit']}"] if upstream["circuit"] != "closed" else []
-    words += [f"throttled for {upstream['paused']} s"] if upstream["paused"] else []
-    return ", ".join(words)
-
-
-def _progress(fill: Any) -> str:
-    total = "an unknown size" if fill["size"] is None else config.format_size(fill["size"])
-    return f"{config.format_size(fill['bytes'])} of {total}"
-
-
-def _since(started: float) -> str:
-    seconds = max(0, int(time.time() - started))
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds // length} {unit}"
-    return f"{seconds} s"

@@ -31,6 +31,11 @@ Ways = Mapping[str, Sequence[Circuit]]
 """An upstream's ways out, one a URL."""
 
 
+Page = Callable[[Exchange], Awaitable[web.StreamResponse]]
+Pages = Mapping[tuple[str, str], Page]
+"""Method and path of a page; GET answers HEAD too."""
+
+
 class Admin:
     """The pages beside the registry API."""
 
@@ -57,23 +62,29 @@ class Admin:
         self._books = books
         self._draining = draining
         self._examine = examine
+        own = {"status": self.status, "egress": self.egress, "legacy": self.legacy, "doctor": self.doctor}
+        self._pages: dict[tuple[str, str], Page] = {("GET", f"/api/{name}"): page for name, page in own.items()}
+        self._pages |= {("GET", path): page for path, page in self.public().items()}
 
-    def public(self) -> dict[str, Callable[[Exchange], Awaitable[web.StreamResponse]]]:
+    def add(self, pages: Pages) -> None:
+        """Further pages of the admin socket."""
+        self._pages |= pages
+
+    def public(self) -> dict[str, Page]:
         """Pages anybody who reaches the port may see."""
         return {"/metrics": self.metrics, "/healthz": self.healthz, "/readyz": self.readyz}
 
     async def private(self, exchange: Exchange) -> web.StreamResponse:
         """Pages of the admin socket. Raises NoSuchPath."""
-        own = {"status": self.status, "egress": self.egress, "legacy": self.legacy, "doctor": self.doctor}
-        pages = {**self.public(), **{f"/api/{name}": page for name, page in own.items()}}
-        page = pages.get(exchange.request.path)
-        if page is None or exchange.request.method not in ("GET", "HEAD"):
-            raise NoSuchPath(f"{exchange.request.path[:80]!r} is not a page of the admin socket")
+        method = "GET" if exchange.request.method == "HEAD" else exchange.request.method
+        page = self._pages.get((method, exchange.request.path))
+        if page is None:
+            raise NoSuchPath(f"{method} {exchange.request.path[:80]!r} is not a page of the admin socket")
         exchange.kind = "admin"
         return await page(exchange)
 
     async def metrics(self, exchange: Exchange) -> web.StreamResponse:
-        self._measure()
+        await asyncio.to_thread(self._measure)
         accept = exchange.request.headers.get("Accept", "")
         text, content_type = await asyncio.to_thread(metrics.exposition, accept)
         return respond.whole(exchange, text, {"Content-Type": content_type, "Server": respond.SERVER})

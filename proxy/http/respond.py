@@ -12,7 +12,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -38,6 +38,20 @@ def headers(**more: str) -> dict[str, str]:
 def document(exchange: Exchange, value: Any, media_type: str, **more: str) -> web.Response:
     """A JSON document made here."""
     return whole(exchange, json.dumps(value).encode(), {**headers(**more), "Content-Type": media_type})
+
+
+async def lines(exchange: Exchange, documents: AsyncIterable[Mapping[str, Any]]) -> web.StreamResponse:
+    """JSON documents one a line, each sent as it comes: how long work reports. Raises ConnectionError when the client
+    has gone; the work is the caller's to end then."""
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Server": SERVER})
+    await response.prepare(exchange.request)
+    exchange.status = 200
+    async for each in documents:
+        line = json.dumps(each).encode() + b"\n"
+        await response.write(line)
+        exchange.sent += len(line)
+    await response.write_eof()
+    return response
 
 
 def whole(

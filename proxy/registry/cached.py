@@ -23,7 +23,8 @@ from proxy.fill.turn import Turns
 from proxy.oci.digest import Digest
 from proxy.oci.media import Descriptor, Manifest, listed
 from proxy.oci.names import Reference, Tag
-from proxy.ports import Answer, Ask, BlobStore, Filling, Lead, OpenBlob
+from proxy.ports import Answer, Ask, BlobStore, Filling, OpenBlob
+from proxy.registry.content import keep_content
 from proxy.registry.memory import Memory
 from proxy.registry.renewal import Renewals
 from proxy.registry.rows import Rows
@@ -282,25 +283,3 @@ class Cached:
         except TimeoutError:
             message = f"{self.name}: no answer within {deadline:.0f} s"
             raise Unavailable(message, retry_after=10, label="timeout") from None
-
-
-async def keep_content(store: BlobStore, digest: Digest, content: bytes) -> None:
-    """Put verified content in the store. What somebody else is writing under this digest is left to them.
-
-    Raises OSError.
-    """
-    claimed = store.claim(digest, lambda: None)
-    if isinstance(claimed, Lead) and claimed.offset:
-        await claimed.close(discard=True)
-        claimed = store.claim(digest, lambda: None)
-    if not isinstance(claimed, Lead) or claimed.offset:
-        await claimed.close(discard=False) if isinstance(claimed, Lead) else claimed.close()
-        return
-    sealed = False
-    try:
-        await claimed.write(content)
-        sealed = await claimed.seal()
-        if sealed:
-            await claimed.publish()
-    finally:
-        await claimed.close(discard=not sealed)

@@ -52,6 +52,17 @@ class Files:
         os.rename(part, path)
         _sync_folder(folder)
 
+    def is_read(self, digest: Digest) -> bool:
+        """Whether somebody has it open. Blocks. Raises OSError."""
+        try:
+            fd = os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            return not try_exclusive(fd)
+        finally:
+            os.close(fd)
+
     def remove(self, digest: Digest) -> bool:
         """Remove a blob that nobody reads; False when somebody does, True when it is not there (any more). Whoever has
         it open reads it to its end. Blocks. Raises OSError."""

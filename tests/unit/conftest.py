@@ -21,7 +21,9 @@ settings.register_profile(
 )
 settings.load_profile("unit")
 
-from proxy.store.board import Board, Tally  # noqa: E402  (after the folder is named)
+from proxy.care import plan  # noqa: E402  (after the folder is named)
+from proxy.store.board import Board  # noqa: E402
+from proxy.store.catalogue import Catalogue  # noqa: E402
 from proxy.store.index import Index  # noqa: E402
 from proxy.store.ingest import Store  # noqa: E402
 
@@ -35,8 +37,10 @@ def board(tmp_path):
 
 
 @pytest.fixture
-def tally(board, tmp_path):
-    return Tally(board, str(tmp_path / "tally.lock"))
+def catalogue(tmp_path):
+    made = Catalogue(str(tmp_path / "catalogue"), plan.rank)
+    yield made
+    made.close()
 
 
 @pytest.fixture
@@ -46,8 +50,8 @@ def pool():
 
 
 @pytest.fixture
-def store(tmp_path, pool, tally):
-    return Store(str(tmp_path / "data"), pool, pool, tally)
+def store(tmp_path, pool, catalogue):
+    return Store(str(tmp_path / "data"), pool, pool, catalogue)
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ import random
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+from proxy.care import plan
 from proxy.oci.digest import Digest
 from proxy.ports import OpenBlob, Seen
-from proxy.store.board import Board, Tally
+from proxy.store.catalogue import Catalogue
 from proxy.store.ingest import Following, Leading, Store
 
 
@@ -72,13 +73,14 @@ async def follow(following, rng):
 
 async def main(data, count, seed):
     rng = random.Random(seed)
-    board = Board(os.path.join(data, "board"))
+    catalogue = Catalogue(os.path.join(data, "catalogue"), plan.rank)
     with ThreadPoolExecutor(2) as pool:
-        store = Store(data, pool, pool, Tally(board, os.path.join(data, "tally.lock")))
+        store = Store(data, pool, pool, catalogue)
         say("ready")
         sys.stdin.readline()
         for number in range(count):
             await want(store, number, rng)
+    catalogue.close()
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def test_the_protocols_are_met(store):
 
 @pytest.mark.parametrize("content", [b"", b"x", CONTENT, bytes(3 << 20)], ids=["empty", "one byte", "small", "large"])
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
-async def test_lead_then_finished(store, tally, tmp_path, content, algorithm):
+async def test_lead_then_finished(store, catalogue, tmp_path, content, algorithm):
     digest = Digest.of(content, algorithm)
     assert store.open(digest) is None
     lead = claim(store, digest)
@@ -68,7 +68,7 @@ async def test_lead_then_finished(store, tally, tmp_path, content, algorithm):
     assert path.read_bytes() == content
     assert path.stat().st_mode & 0o777 == 0o444
     assert leftovers(tmp_path) == []
-    assert tally.read() == (len(content), 1)
+    assert catalogue.sums() == (path.stat().st_blocks * 512, 1)
 
 
 async def test_who_comes_later_follows(store):
@@ -143,18 +143,18 @@ async def test_a_leader_that_leaves_is_taken_over_by_its_follower(store):
     await taken.close(discard=False)
 
 
-async def test_a_leader_that_is_killed_is_taken_over(store, tmp_path, board):
+async def test_a_leader_that_is_killed_is_taken_over(store, tmp_path):
     code = """
 import asyncio, sys
 from concurrent.futures import ThreadPoolExecutor
 from proxy.oci.digest import Digest
-from proxy.store.board import Board, Tally
+from proxy.store.catalogue import Catalogue
 from proxy.store.ingest import Store
 
 async def main():
     pool = ThreadPoolExecutor(1)
-    store = Store(sys.argv[1], pool, pool, Tally(Board(sys.argv[2]), sys.argv[3]))
-    lead = store.claim(Digest.parse(sys.argv[4]), lambda: None)
+    store = Store(sys.argv[1], pool, pool, Catalogue(sys.argv[2], lambda used, size, uses: used))
+    lead = store.claim(Digest.parse(sys.argv[3]), lambda: None)
     lead.announce(10)
     await lead.write(b"01234567")
     await lead.settle()
@@ -163,7 +163,7 @@ async def main():
 
 asyncio.run(main())
 """
-    process = begin(code, tmp_path / "data", tmp_path / "board", tmp_path / "tally.lock", DIGEST)
+    process = begin(code, tmp_path / "data", tmp_path / "catalogue", DIGEST)
     try:
         assert process.stdout.readline() == "7\n"
         follow = claim(store)
@@ -408,7 +408,7 @@ async def test_a_claim_that_fails_holds_no_lock(store, tmp_path, by):
                 os.close(int(name))
 
 
-async def test_a_digest_that_does_not_match_is_not_published(store, tmp_path, tally):
+async def test_a_digest_that_does_not_match_is_not_published(store, tmp_path, catalogue):
     lead = claim(store)
     lead.announce(10)
     await lead.write(b"9876543210")
@@ -416,36 +416,10 @@ async def test_a_digest_that_does_not_match_is_not_published(store, tmp_path, ta
     assert lead.offset == 9
     await lead.close(discard=False)
     assert store.open(DIGEST) is None
-    assert tally.read() == (0, 0)
-
-
-async def test_live_lists_what_is_written_now(store, tmp_path):
-    part(tmp_path, Digest.of(b"leftover")).write_bytes(b"x")
-    lead = claim(store)
-    lead.announce(10)
-    await lead.write(CONTENT[:3])
-    await lead.settle()
-    assert store.live() == [(str(DIGEST), Seen(2, 10, True))]
-    await lead.close(discard=True)
-    assert store.live() == []
+    assert catalogue.sums() == (0, 0)
 
 
 # Finished files
-
-
-async def test_count_takes_what_was_finished_before(store):
-    contents = [b"a", b"bb", b"", bytes(100)]
-    for content in contents:
-        digest = Digest.of(content)
-        lead = claim(store, digest)
-        await fill(lead, content)
-        await lead.close(discard=False)
-    assert store.files.count(time.time_ns() + 10**9) == (103, 4)
-    assert store.files.count(0) == (0, 0)
-
-
-def test_count_of_nothing(tmp_path):
-    assert Files(str(tmp_path / "blobs")).count(time.time_ns()) == (0, 0)
 
 
 async def test_an_open_blob_outlives_its_name(store, tmp_path):
@@ -464,7 +438,7 @@ async def test_an_open_blob_outlives_its_name(store, tmp_path):
 # The race
 
 
-def test_eight_processes_commit_each_digest_once(tmp_path, board, tally):
+def test_eight_processes_commit_each_digest_once(tmp_path, catalogue):
     count = 100
     racers = [
         subprocess.Popen(
@@ -491,7 +465,7 @@ def test_eight_processes_commit_each_digest_once(tmp_path, board, tally):
     assert [process.returncode for process in racers] == [0] * 8
     contents = [racer.content(number) for number in range(count)]
     assert sorted(map(int, committed)) == list(range(count))
-    assert tally.read() == (sum(map(len, contents)), count)
+    assert catalogue.sums()[1] == count
     assert os.listdir(tmp_path / "ingest") == []
     for content in contents:
         assert (tmp_path / "blobs" / Digest.of(content).path).read_bytes() == content

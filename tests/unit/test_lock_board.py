@@ -6,7 +6,7 @@ import pytest
 
 from proxy.oci.digest import Digest
 from proxy.oci.media import Descriptor, Manifest
-from proxy.store.board import Pace, Tally
+from proxy.store.board import Pace
 from proxy.store.lock import Slots, hold, hold_named, try_exclusive, try_shared
 from tests.unit.builders import begin, run
 
@@ -179,32 +179,3 @@ def test_a_pace_saves_nothing_up(tmp_path, board):
 
 def _manifest(content):
     return Manifest(Descriptor(Digest.of(content), len(content)), content)
-
-
-def test_a_tally_adds_up_over_processes(tmp_path, board, tally):
-    code = (
-        "import sys; from proxy.store.board import Board, Pace, Tally\n"
-        "tally = Tally(Board(sys.argv[1]), sys.argv[2])\n"
-        "for _ in range(500): tally.add(bytes=10, objects=1)"
-    )
-    processes = [begin(code, tmp_path / "board", tmp_path / "tally.lock") for _ in range(3)]
-    for _ in range(500):
-        tally.add(bytes=10, objects=1)
-    for process in processes:
-        process.communicate(timeout=20)
-        assert process.returncode == 0
-    assert tally.read() == (20_000, 2_000)
-
-
-def test_a_tally_goes_down_and_below_zero(tally):
-    tally.add(bytes=-5, objects=-1)
-    assert tally.read() == (-5, -1)
-    tally.add(bytes=2**40, objects=3)
-    assert tally.read() == (2**40 - 5, 2)
-
-
-def test_two_tallies_of_one_board_agree(tmp_path, board, tally):
-    other = Tally(board, str(tmp_path / "tally.lock"))
-    tally.add(bytes=1, objects=1)
-    other.add(bytes=2, objects=1)
-    assert tally.read() == other.read() == (3, 2)

@@ -195,9 +195,14 @@ async def test_mismatches_are_counted_for_a_while(index, clock):
 # Permits
 
 
+async def plenty(size):
+    """A disk with room for everything."""
+    return True
+
+
 @pytest.fixture
 def permits(tmp_path):
-    return Permits(str(tmp_path / "permits"), {})
+    return Permits(str(tmp_path / "permits"), {}, plenty)
 
 
 async def test_at_most_so_many_at_a_time(permits):
@@ -237,7 +242,7 @@ def test_half_of_them_may_go_on_without_clients(permits, limit, allowed):
 async def test_a_process_that_dies_gives_its_permits_back(permits, tmp_path):
     code = (
         "import asyncio, sys; from proxy.fill.permits import Permits\n"
-        "held = asyncio.run(Permits(sys.argv[1], {}).take('up', 1, lambda: True))\n"
+        "held = asyncio.run(Permits(sys.argv[1], {}, None).take('up', 1, lambda: True))\n"
         "print('held', flush=True); sys.stdin.read()"
     )
     process = await asyncio.to_thread(begin, code, tmp_path / "permits")
