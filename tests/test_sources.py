@@ -186,7 +186,7 @@ def test_a_length_that_nobody_denies_is_never_delivered(start, far, second):
 # Manifests
 
 
-@pytest.mark.parametrize("kind", ["500", "429", "hangs up", "a web page"])
+@pytest.mark.parametrize("kind", ["500", "429", "hangs up", "a web page", "silence"])
 def test_manifests_and_tags_come_from_the_second_source_as_well(start, far, second, kind):
     image = second.add_image(REPO, "3.9", b"layer")
     far.fault("/v2/", REFUSALS[kind])

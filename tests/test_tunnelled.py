@@ -153,3 +153,12 @@ def test_a_proxy_that_takes_the_connection_and_says_nothing_ends_in_time(tunnell
     assert (got.status, got.whole) == (503, True)
     assert got.seconds < 5
     assert got.headers["Retry-After"]
+
+
+@pytest.mark.real("openssl")
+def test_a_proxy_that_takes_connections_and_says_nothing_is_named(tidegate):
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        server = tidegate(quick("https://registry.test", proxy=url, connect_timeout="300ms"), workers=1)
+        said = "503 tidegate: registry.test: through proxy 127.0.0.1: no connection in time; run tidegate doctor"
+        assert said in f"503 {get(server, '/v2/pause/manifests/3.9').reason}"
