@@ -236,7 +236,7 @@ def test_one_that_leaves_ends_the_work_and_keeps_what_is_there(tidegate, far):
     slow = noise(8 * MIB, "slow")
     image = far.add_image("app", "1", slow)
     digest = next(name for name, content in image.blobs.items() if content == slow)
-    far.fault(f"blobs/{digest}", fakes.Slow(MIB), times=1)
+    far.fault(f"blobs/{digest}", fakes.Drip(64 << 10, 0.05), times=1)
     server = tidegate(quick(far.url), workers=2)
     with begun(server, "app:1") as process:
         until(lambda: written(server, digest) > MIB)

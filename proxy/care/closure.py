@@ -86,7 +86,7 @@ class Survey:
     async def _walk(self, manifest: Manifest, platform: str, wanted: Sequence[Platform], depth: int) -> None:
         found = entries(manifest.content)
         if not found:
-            if ".manifest.v1+" in manifest.descriptor.media_type:
+            if ".docker.distribution.manifest.v1+" in manifest.descriptor.media_type:
                 raise ManifestUnknown("it is a Docker schema 1 image, which no client of today takes")
             for child in filter(lambda each: held_by_registries(each.media_type), children(manifest.content)):
                 self._add(child, platform, False)
