@@ -40,8 +40,9 @@ class Piece:
 
 @dataclass(slots=True)
 class Image:
-    """One image. `hidden` where it is part of another one, `attached` what others said of it; `sets` it is pinned in,
-    `explicit` by its digest, `wanted` by its pins; `used` in wall-clock seconds, 0: nobody knows."""
+    """One image. `hidden` where it is part of another one, `attached` what others said of it; `sets` its content is
+    pinned in, `held` those under this very name, `explicit` by its digest, `wanted` what its pins list; `used` in
+    wall-clock seconds, 0: nobody knows."""
 
     repository: str
     reference: str
@@ -49,6 +50,7 @@ class Image:
     used: float
     pieces: dict[str, Piece] = field(default_factory=dict)
     sets: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
     subject: str = ""
     explicit: bool = False
     wanted: frozenset[str] = frozenset()
@@ -99,7 +101,8 @@ class Inventory:
     def images(self) -> list[Image]:
         """Every image that is known by a name, hidden ones too, by name. Raises OSError."""
         sets = self._pins.sets()
-        made = {(row.repository, row.reference): self._image(row) for row in (*self._catalogue.images(), *_named(sets))}
+        rows = {(row.repository, row.reference): row for row in _named(self._catalogue.images(), sets)}
+        made = {name: self._image(row) for name, row in rows.items()}
         for each in made.values():
             self._pin(each, sets)
         by_repository: defaultdict[str, list[Image]] = defaultdict(list)
@@ -151,6 +154,7 @@ class Inventory:
         """Whether this is what some set pins, and all that the pin wants of it."""
         found = [(name, pin) for name, pins in sets.items() for pin in pins if _pins(pin, image)]
         image.sets = tuple(sorted({name for name, _ in found}))
+        image.held = tuple(sorted({name for name, pin in found if image.name in pin.names}))
         image.explicit = any("@" in pin.reference for _, pin in found) and ":" in image.reference
         image.wanted = frozenset(digest for _, pin in found for digest in pin.blobs)
         for _, pin in found:
@@ -169,23 +173,19 @@ class Inventory:
             blob.close()
 
 
-def _named(sets: Mapping[str, Sequence[Pin]]) -> Iterator[Named]:
-    """Pinned images as names: the catalogue may have been lost, the pins are not."""
+def _named(rows: Sequence[Named], sets: Mapping[str, Sequence[Pin]]) -> Iterator[Named]:
+    """The catalogue's names, and those of pins: the catalogue may have been lost, the pins are not. What was pinned by
+    a tag that means something else by now goes by its digest."""
+    digests = {(row.repository, row.reference): row.digest for row in rows}
+    yield from rows
     for pin in (pin for pins in sets.values() for pin in pins):
-        repository, tag = split(pin.reference)
-        reference = pin.digest if "@" in pin.reference else tag
-        yield Named(repository, reference, pin.digest, 0.0)
-
-
-def split(reference: str) -> tuple[str, str]:
-    """Repository and tag of an image's one name; no tag where it has none."""
-    name = reference.partition("@")[0]
-    bare, colon, tag = name.rpartition(":")
-    return (bare, tag) if colon and "/" not in tag else (name, "")
+        same = not pin.tag or digests.setdefault((pin.repository, pin.tag), pin.digest) == pin.digest
+        by_tag = pin.tag if same and "@" not in pin.reference else ""
+        yield Named(pin.repository, by_tag or pin.digest, pin.digest, 0.0)
 
 
 def _pins(pin: Pin, image: Image) -> bool:
-    return split(pin.reference)[0] == image.repository and pin.digest == image.digest
+    return pin.repository == image.repository and pin.digest == image.digest
 
 
 def _hide(images: Sequence[Image]) -> None:

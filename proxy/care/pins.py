@@ -40,6 +40,26 @@ class Pin:
     platforms: tuple[str, ...]
     blobs: Mapping[str, int]
 
+    @property
+    def repository(self) -> str:
+        return self._name[0]
+
+    @property
+    def tag(self) -> str:
+        """Empty where it was pinned by digest alone."""
+        return self._name[1]
+
+    @property
+    def _name(self) -> tuple[str, str]:
+        name = self.reference.partition("@")[0]
+        bare, colon, tag = name.rpartition(":")
+        return (bare, tag) if colon and "/" not in tag else (name, "")
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """What it may be called when it is let go: as it was pinned, or by what it is."""
+        return self.reference, f"{self.repository}@{self.digest}"
+
     def row(self) -> dict[str, Any]:
         """As it stands in the file."""
         return {
@@ -100,7 +120,7 @@ class Pins:
         gone = []
         with briefly(os.path.join(self._folder, "lock")):
             for each, pins in self.sets().items():
-                leave = [p for p in pins if name in ("", each) and (references is None or p.reference in references)]
+                leave = [pin for pin in pins if name in ("", each) and _is_named(pin, references)]
                 if leave:
                     self._write(each, [pin for pin in pins if pin not in leave])
                     gone += [(each, pin.reference) for pin in leave]
@@ -144,6 +164,10 @@ class Pins:
                         state = entry.stat()
                         found.append((entry.name, state.st_mtime_ns, state.st_ino, state.st_size))
         return tuple(sorted(found))
+
+
+def _is_named(pin: Pin, references: Collection[str] | None) -> bool:
+    return references is None or any(name in references for name in pin.names)
 
 
 def _pin(row: Mapping[str, Any]) -> Pin:

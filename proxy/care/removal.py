@@ -26,7 +26,7 @@ class Forget(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Doomed:
-    """What goes with one image: its names within the repository, and digests nobody else needs."""
+    """What goes with one image: its names within the repository, digests nobody else needs, manifests among those."""
 
     names: tuple[str, ...]
     manifests: tuple[str, ...]
@@ -41,14 +41,14 @@ def plan(images: Sequence[Image], image: Image) -> Doomed:
     digests = tuple(piece.digest for piece in image.all if piece.digest not in kept)
     within = (each for each in images if each.hidden and each.repository == image.repository)
     names = (image.reference, *(each.reference for each in within if each.digest in digests))
-    manifests = tuple(piece.digest for piece in image.all if piece.manifest)
+    manifests = tuple(piece.digest for piece in image.all if piece.manifest and piece.digest in digests)
     return Doomed(names, manifests, digests)
 
 
 def check_unpinned(image: Image) -> None:
     """Raises Denied, naming the sets."""
-    if image.sets:
-        raise Denied(f"{image.name} is pinned in {', '.join(image.sets)}; let it go first: tidegate unpin {image.name}")
+    if image.held:
+        raise Denied(f"{image.name} is pinned in {', '.join(image.held)}; let it go first: tidegate unpin {image.name}")
 
 
 class Remover:
