@@ -11,7 +11,9 @@ import pytest
 
 from tests import fakes
 from tests.fakes.origin import OCI_INDEX, OCI_MANIFEST, descriptor
-from tests.support import MIB, blob_path, finished, get, kept, noise, quick, spread, until, written
+from tests.fakes.thread import origin_in_thread
+from tests.real.tidegate import upstream_config
+from tests.support import MIB, blob_path, finished, get, kept, leader, noise, quick, spread, until, written
 from tests.test_eviction import age, blobs, cache, here
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -267,6 +269,66 @@ def test_two_at_once_keep_both_and_never_pin_more_than_fits(tidegate, far):
         ends = [process.wait(30) for process in (one, two, three)]
     assert sorted(ends) == [0, 0, 1]
     assert len(ls(server, "--pinned")) == 2
+
+
+def test_what_was_pinned_in_time_is_found_whole_when_the_way_out_is_closed(tidegate, far):
+    index, _ = add_index(far, "app", "1", ["linux/amd64", "linux/arm64"])
+    sign(far, "app", index)
+    far.add_image("half", "1", b"half")
+    server = tidegate(quick(far.url), workers=2)
+    end = pinned(server, "app:1")
+    sets = (server.data / "pins" / "default.json").read_text()
+    assert get(server, "/v2/half/manifests/1").status == 200
+    far.refusing = True
+    assert pinned(server, "app:1") == end
+    assert (server.data / "pins" / "default.json").read_text() == sets
+    status, output, _ = command(server, "pin", "half:1")
+    assert status == 1
+    assert output.count("missing  ") == 6, "three signatures, the referrers, two blobs, no manifest"
+
+
+def test_what_is_pinned_survives_pressure_while_it_is_fetched(tidegate, far):
+    images = [far.add_image(name, "1", noise(MIB, name), noise(MIB, name * 2)) for name in ("a", "b")]
+    far.fault("/a/blobs", fakes.Drip(64 << 10, 0.05))
+    far.fault("/b/blobs", fakes.Drip(64 << 10, 0.05))
+    server = tidegate(quick(far.url) | cache(max_size="6MiB"), workers=4)
+    with begun(server, "a:1", "b:1") as process:
+        until((server.data / "pins" / "default.json").exists)
+        for path, content in blobs(far, 16):
+            assert get(server, path).is_blob(content)
+            age(server)
+        assert process.wait(30) == 0
+    age(server)
+    until(lambda: server.metrics().total("tidegate_cache_size_bytes") <= 6 * MIB)
+    assert all(names(image.digest, *image.blobs) <= here(server) for image in images)
+
+
+def test_a_worker_that_dies_costs_the_command_and_nothing_else(tidegate, far):
+    layer = noise(4 * MIB, "dies")
+    image = far.add_image("app", "1", layer)
+    digest = next(name for name, content in image.blobs.items() if content == layer)
+    far.fault(f"blobs/{digest}", fakes.Drip(64 << 10, 0.05), times=1)
+    server = tidegate(quick(far.url), workers=2)
+    with begun(server, "app:1") as process:
+        until(lambda: written(server, digest) > MIB)
+        os.kill(leader(server, digest), signal.SIGKILL)
+        assert process.wait(10) == 1
+        assert process.stderr.read().count("\n") == 1
+    assert pinned(server, "app:1")["missing"] == []
+    assert sum(request.sent for request in far.log if digest in request.path) < 6 * MIB, "it was resumed"
+
+
+def test_names_without_registry_belong_to_whoever_has_them(tidegate, far):
+    with origin_in_thread() as other:
+        other.add_image("library/tool", "1", b"tool")
+        config = quick(far.url)
+        config["upstreams"] |= upstream_config(other.url, "docker.io")["upstreams"]
+        server = tidegate(config | {"server": {"unqualified": [NAME, "docker.io"]}}, workers=2)
+        assert [row["image"] for row in pinned(server, "tool:1")["images"]] == ["docker.io/library/tool:1"]
+        assert [row["image"] for row in pinned(server, "docker.io/tool:1")["images"]] == ["docker.io/library/tool:1"]
+        assert [row["repository"] for row in ls(server, "docker.io")] == ["docker.io/library/tool"]
+        assert command(server, "unpin", "tool:1")[1] == "unpinned docker.io/library/tool:1 from default\n"
+        assert command(server, "rm", "tool:1")[0] == 0
 
 
 def test_progress_is_plain_lines_in_a_pipe(tidegate, far):

@@ -17,6 +17,7 @@ from proxy.care.evict import Janitor
 from proxy.care.pins import DoesNotFit, Pin, Pins
 from proxy.config import format_size
 from proxy.errors import BodyBroken, RegistryError, Unavailable
+from proxy.oci.digest import Digest
 from proxy.oci.platforms import Platform
 from proxy.ports import Ask, OpenBlob
 from proxy.store.files import Files
@@ -74,11 +75,12 @@ class _Piece:
 
 @dataclass(slots=True)
 class _Image:
-    """One image of the order."""
+    """One image of the order; `known` are parts of it that were pinned before."""
 
     target: Target
     closure: Closure
     row: dict[str, Any] = field(default_factory=dict)
+    known: Mapping[str, int] = field(default_factory=dict)
 
 
 class Pinning:
@@ -168,18 +170,21 @@ class Pinning:
         return not self._refused
 
     def _put(self, limit: int) -> None:
-        """What could not be learned this time may have been pinned before: that stays."""
         known = {pin.reference: pin for pin in self._rooms.pins.sets().get(self._order.set, [])}
-        platforms = tuple(map(str, self._order.platforms))
-        pins = []
-        for image in self._images:
-            name, digest = image.target.reference, str(image.target.manifest.descriptor.digest)
-            blobs = {text: part.said.size or 0 for text, part in image.closure.parts.items()}
-            before = known.get(name)
-            if image.closure.missing and before is not None and before.digest == digest:
-                blobs = {**before.blobs, **blobs}
-            pins.append(Pin(name, digest, platforms, blobs))
+        pins = [self._pin(image, known.get(image.target.reference)) for image in self._images]
         self._rooms.pins.put(self._order.set, pins, limit)
+
+    def _pin(self, image: _Image, before: Pin | None) -> Pin:
+        """What could not be learned this time may have been before: that stays, and where all of it had been, nothing
+        is unknown. So a pin made in time is still found whole on the day the way out is closed."""
+        digest, platforms = str(image.target.manifest.descriptor.digest), tuple(map(str, self._order.platforms))
+        blobs = {text: part.said.size or 0 for text, part in image.closure.parts.items()}
+        if image.closure.missing and before is not None and (before.digest, before.platforms) == (digest, platforms):
+            image.known = before.blobs
+            blobs = {**before.blobs, **blobs}
+            if before.whole:
+                image.closure.missing.clear()
+        return Pin(image.target.reference, digest, platforms, blobs, not image.closure.missing)
 
     async def _fetch(self, piece: _Piece) -> None:
         try:
@@ -241,11 +246,12 @@ class Pinning:
         for what, why in image.closure.missing.items():
             self._miss(image.target.reference, what, why)
         named = {each["digest"] for each in self._missing}
-        for text, part in image.closure.parts.items():
-            if text not in named and not self._rooms.files.has(part.said.digest):
+        parts = image.closure.parts.keys() | image.known.keys()
+        for text in sorted(parts - named):
+            if not self._rooms.files.has(Digest.parse(text)):
                 self._miss(image.target.reference, text, "it was here and has gone")
         told = {each["digest"] for each in self._missing}
-        image.row["here"] = told.isdisjoint(image.closure.parts) and not image.closure.missing
+        image.row["here"] = told.isdisjoint(parts) and not image.closure.missing
 
     def _miss(self, image: str, digest: str, error: str) -> None:
         row = {"image": image, "digest": digest, "error": error}

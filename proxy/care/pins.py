@@ -33,12 +33,14 @@ class DoesNotFit(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """One pinned image: its one name here, its first manifest, the platforms chosen (none: all), all its parts."""
+    """One pinned image: its one name here, its first manifest, the platforms chosen (none: all), all its parts;
+    `whole` once everything it is made of has been learned, so that nobody has to be asked to know that it is here."""
 
     reference: str
     digest: str
     platforms: tuple[str, ...]
     blobs: Mapping[str, int]
+    whole: bool = False
 
     @property
     def repository(self) -> str:
@@ -66,7 +68,8 @@ class Pin:
             "reference": self.reference,
             "digest": self.digest,
             "platforms": list(self.platforms),
-            "blobs": dict(self.blobs),
+            "whole": self.whole,
+            "blobs": dict(sorted(self.blobs.items())),
         }
 
 
@@ -173,7 +176,8 @@ def _is_named(pin: Pin, references: Collection[str] | None) -> bool:
 def _pin(row: Mapping[str, Any]) -> Pin:
     blobs = {str(digest): int(size) for digest, size in row["blobs"].items()}
     platforms = tuple(map(str, row.get("platforms", ())))
-    return Pin(str(row.get("reference", "")), str(row.get("digest", "")), platforms, blobs)
+    whole = row.get("whole") is True
+    return Pin(str(row.get("reference", "")), str(row.get("digest", "")), platforms, blobs, whole)
 
 
 def _sizes(sets: Mapping[str, Sequence[Pin]]) -> dict[str, int]:

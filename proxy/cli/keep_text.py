@@ -1,5 +1,6 @@
 """What `ls`, `pin` and `rm` say. Pure but for `Progress`, which writes to the stream it is given and nothing else."""
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Self, TextIO
@@ -110,6 +111,14 @@ def _name(row: Mapping[str, Any]) -> str:
     return f"{row['image']} {row['digest']}".rstrip()
 
 
+def _columns_of(out: TextIO) -> int:
+    """How wide the terminal is; some say 0."""
+    try:
+        return os.get_terminal_size(out.fileno()).columns or 80
+    except OSError:
+        return 80
+
+
 class Progress:
     """A bar on a terminal, a line now and then elsewhere."""
 
@@ -145,7 +154,8 @@ class Progress:
         words = f"{amount}  {total['here']} of {total['parts']} parts"
         if self._bar:
             full = "#" * int(share * _WIDTH)
-            self._out.write(f"\r\x1b[K[{full:-<{_WIDTH}}] {words}  {self._image}"[:120])
+            line = f"[{full:-<{_WIDTH}}] {words}  {self._image}"
+            self._out.write(f"\r\x1b[K{line[: _columns_of(self._out) - 1]}")
             self._out.flush()
         elif time.monotonic() - self._said >= _QUIET and total["parts"]:
             self._line(words)

@@ -58,6 +58,7 @@ def test_any_text_is_a_list_or_a_sentence(text):
         ("a:1\n\n  # no\nb:2 # why\na:1\n", ["a:1", "b:2"]),
         ("NAMESPACE  NAME  IMAGE\nkube-system  dns-1  registry.k8s.io/coredns/coredns:v1\n", None),
         ("web-1   1/1   Running   0   5d   nginx:1,envoy/envoy:2\n", ["nginx:1", "envoy/envoy:2"]),
+        ("NAME READY UP-TO-DATE IMAGES SELECTOR\ndns 2/2 2 a/dns:1 app.kubernetes.io/name=dns\n", ["a/dns:1"]),
         ('{"items": [{"spec": {"containers": [{"image": "a:1"}, {"image": "b/c"}]}}]}', ["a:1", "b/c"]),
         ('{"images": ["registry.k8s.io/pause:3.9"]}', ["registry.k8s.io/pause:3.9"]),
         ('["a:1", "b:2"]', ["a:1", "b:2"]),
