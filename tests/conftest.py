@@ -21,6 +21,7 @@ from blockbuster import blockbuster_ctx
 
 from tests.descriptors import left_since, opened
 from tests.fakes import Origin, origin_in_thread
+from tests.real.netns import Fence, fence
 from tests.real.processes import program
 from tests.real.servers import Containerd, containerd
 from tests.real.tidegate import Config, Tidegate
@@ -29,7 +30,7 @@ from tests.real.world import Upstream, upstream_world
 from tests.support import quick
 
 Report = pytest.TestReport | pytest.CollectReport
-NEEDS_ROOT = frozenset({"containerd"})
+NEEDS_ROOT = frozenset({"containerd", "ip"})
 SETTLE = 2.0  # seconds a closing connection or task gets before it counts as left behind
 
 # The store reads small rows and opens files inline on purpose: a thread hop costs more than the call it would spare.
@@ -169,6 +170,17 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
     """One containerd for each test worker; tests using it carry `real("containerd")`."""
     with containerd(tmp_path_factory.mktemp("containerd")) as running:
         yield running
+
+
+@pytest.fixture
+def fenced() -> Iterator[Fence]:
+    """Two networks of the test's own; tests using it carry `real("ip")`."""
+    with ExitStack() as stack:
+        try:
+            made = stack.enter_context(fence())
+        except PermissionError as error:
+            pytest.skip(f"root may not make a network here: {error}")
+        yield made
 
 
 @pytest.fixture

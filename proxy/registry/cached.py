@@ -9,6 +9,7 @@ import contextlib
 import logging
 import math
 import os
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -252,10 +253,15 @@ class Cached:
         """The first answer of the upstream's URLs, in order; only one that is unavailable passes on to the next, and
         after the last one there is one more round. Raises RegistryError."""
         problem: Unavailable | None = None
+        began, deadline = time.monotonic(), self._settings.egress.first_byte_deadline
         for pause in (policy.next_attempt(1), None):
-            for client in self._clients:
+            for left, client in zip(range(len(self._clients), 0, -1), self._clients, strict=True):
+                budget = policy.attempt_budget(time.monotonic() - began, deadline, left)
                 try:
-                    return await call(client)
+                    async with asyncio.timeout(budget):
+                        return await call(client)
+                except TimeoutError:
+                    problem = Unavailable(f"{client.host}: no answer within {budget:.0f} s", label="timeout")
                 except Unavailable as error:
                     problem = error
             if pause is None or problem is None or problem.label == "timeout":

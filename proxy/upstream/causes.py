@@ -19,6 +19,9 @@ _VERIFY = {
 """OpenSSL's X509_V_ERR numbers."""
 
 
+_ON_THE_WAY = (aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError, aiohttp.ConnectionTimeoutError)
+
+
 class explained:  # used as a statement: `with explained(url):`
     """Turns whatever the network raises into one sentence that names the host. Never with a path or a token."""
 
@@ -32,7 +35,7 @@ class explained:  # used as a statement: `with explained(url):`
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None and isinstance(error, aiohttp.ClientError | OSError | asyncio.TimeoutError | ValueError):
             words, label = cause(error)
-            if isinstance(error, aiohttp.ClientHttpProxyError | aiohttp.ClientProxyConnectionError):
+            if self._proxy and isinstance(error, _ON_THE_WAY):
                 words = f"through proxy {self._proxy}: {words}"
             hint = "; run tidegate doctor" if label in ("tls", "dns", "connect") else ""
             raise Unavailable(f"{self._host}: {words}{hint}", label=label) from error
@@ -45,6 +48,8 @@ def cause(error: BaseException) -> tuple[str, str]:
             return untrusted(error), "tls"
         case aiohttp.ClientConnectorDNSError():
             return "the name cannot be resolved", "dns"
+        case aiohttp.ConnectionTimeoutError():
+            return "no connection in time", "connect"
         case aiohttp.ServerTimeoutError() | asyncio.TimeoutError():
             return "no answer in time", "timeout"
         case aiohttp.ClientHttpProxyError():

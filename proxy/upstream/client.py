@@ -56,6 +56,7 @@ class Client:
         self.upstream = settings.name
         self.base = base
         self._base = URL(base)
+        self.host = self._base.host or base
         self._instance = instance
         self._gate = gate
         self._keys = Keyring(frozenset({self._base.origin()}), settings.username, settings.password.reveal())

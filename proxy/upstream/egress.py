@@ -52,6 +52,7 @@ class Door:
             timeout=aiohttp.ClientTimeout(
                 # Until the first byte a proxy may scan a whole download; after it the body's own watch is stricter.
                 total=None,
+                connect=2 * self._settings.connect_timeout,  # the proxy's CONNECT and TLS come on top of TCP
                 sock_connect=self._settings.connect_timeout,
                 sock_read=max(policy.LAST_ATTEMPT, self._settings.stall_timeout),
             ),

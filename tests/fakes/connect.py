@@ -23,13 +23,15 @@ class Connect:
 
     Each may be set at any time: `status` other than 200 answers every request so; `account` ("user:password") wants
     Basic; `offers` are the schemes of a 407; `deny` holds host:port that are answered 403; `intercept` is the context
-    its own certificate comes from; `strips` are header names taken out of requests; `wait` seconds before each answer;
-    `names` maps host:port to where it really is, for names nobody can resolve. `log` holds a Request per CONNECT or
-    plain request, its path the host:port asked for.
+    its own certificate comes from, for all but the host:port in `spares`, which it does not look into; `strips` are
+    header names taken out of requests; `wait` seconds before each answer; `names` maps host:port to where it really
+    is, for names nobody can resolve. `log` holds a Request per CONNECT or plain request, its path the host:port asked
+    for.
     """
 
     def __init__(self, intercept: ssl.SSLContext | None = None, names: Mapping[str, str] | None = None) -> None:
         self.intercept = intercept
+        self.spares: set[str] = set()
         self.names = dict(names or {})
         self.status = 200
         self.account = ""
@@ -83,13 +85,13 @@ class Connect:
             await writer.drain()
             return
         try:
-            far = await self._dial(where, tls=method == "CONNECT" and self.intercept is not None)
+            far = await self._dial(where, tls=method == "CONNECT" and self._looks_into(where))
         except OSError:
             writer.write(self._refusal(502))
             return
         try:
             if method == "CONNECT":
-                await self._tunnel((reader, writer), far)
+                await self._tunnel((reader, writer), far, self.intercept if self._looks_into(where) else None)
             else:
                 path = f"{urlsplit(target).path or '/'}{'?' if '?' in target else ''}{target.partition('?')[2]}"
                 far[1].write(self._stripped(head.replace(target.encode(), path.encode(), 1)))
@@ -119,13 +121,16 @@ class Connect:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         return await asyncio.open_connection(host, int(port or 80), ssl=context)
 
-    async def _tunnel(self, near: _Streams, far: _Streams) -> None:
+    def _looks_into(self, where: str) -> bool:
+        return self.intercept is not None and where not in self.spares
+
+    async def _tunnel(self, near: _Streams, far: _Streams, context: ssl.SSLContext | None) -> None:
         date = f"Date: {self.date}\r\n" if self.date else ""
         near[1].write(f"HTTP/1.1 200 Connection established\r\n{date}\r\n".encode())
         await near[1].drain()
-        if self.intercept is not None:
-            await near[1].start_tls(self.intercept)
-        await self._pump(near, far, readable=self.intercept is not None)
+        if context is not None:
+            await near[1].start_tls(context)
+        await self._pump(near, far, readable=context is not None)
 
     async def _pump(self, near: _Streams, far: _Streams, readable: bool) -> None:
         """Both directions until one of them ends; requests head by head where they can be read."""

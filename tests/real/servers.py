@@ -2,10 +2,11 @@
 
 import itertools
 import os
+import re
 import subprocess
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,15 +77,17 @@ def nginx(folder: Path, static: Path) -> Iterator[Served]:
 
 
 @contextmanager
-def tinyproxy(folder: Path, address: str = "127.0.0.1") -> Iterator[Served]:
-    """A forward proxy; `<folder>/proxy.log` is its own word on what went through it."""
+def tinyproxy(folder: Path, address: str = "127.0.0.1", allow: Sequence[str] | None = None) -> Iterator[Served]:
+    """A forward proxy; `<folder>/proxy.log` is its own word on what went through it. `allow`: the only hosts for it."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     config = folder / "tinyproxy.conf"
     config.write_text(
         f"Port {port}\nListen {address}\nTimeout 60\nMaxClients 50\nLogLevel Connect\n"
         f'LogFile "{folder}/proxy.log"\nPidFile "{folder}/proxy.pid"\n'
+        + ("" if allow is None else f'FilterDefaultDeny Yes\nFilterExtended On\nFilter "{folder}/allow"\n')
     )
+    (folder / "allow").write_text("".join(f"^{re.escape(host)}$\n" for host in allow or ()))
     host = f"{address}:{port}"
     with running(["tinyproxy", "-d", "-c", str(config)], folder, "tinyproxy") as process:
         process.wait_listening(address, port)
