@@ -192,7 +192,8 @@ class Service:
         spelling = Spelling(router, self._settings.server.unqualified, self._own_names(), forget)
         inventory = Inventory(files, self._catalogue, self._pins)
         rooms = PinRooms(spelling, self._pins, self._janitor, files)
-        return Keeping(rooms, spelling, inventory, Remover(inventory, self._catalogue, self._janitor, forget))
+        remover = Remover(inventory, self._catalogue, self._janitor, forget)
+        return Keeping(rooms, spelling, inventory, remover, lambda: self._draining)
 
     def _admin(self, instance: str) -> Admin:
         def examine(image: str) -> Awaitable[Mapping[str, Any]]:

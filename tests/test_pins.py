@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -261,6 +262,21 @@ def begun(server, *words):
             process.kill()
 
 
+def test_a_service_that_is_to_stop_does_not_wait_for_a_pin(tidegate, far):
+    layer = noise(8 * MIB, "stop")
+    image = far.add_image("app", "1", layer)
+    digest = next(name for name, content in image.blobs.items() if content == layer)
+    far.fault(f"blobs/{digest}", fakes.Drip(64 << 10, 0.1))
+    server = tidegate(quick(far.url), workers=2)
+    with begun(server, "app:1") as process:
+        until(lambda: written(server, digest) > MIB)
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 6
+        assert process.wait(10) == 1
+        assert process.stderr.read() == f"the tidegate at {server.data} broke off; what it has done so far is kept\n"
+
+
 def test_two_at_once_keep_both_and_never_pin_more_than_fits(tidegate, far):
     for name in ("a", "b", "c"):
         far.add_image(name, "1", noise(2 * MIB, name))
@@ -496,3 +512,5 @@ def test_pins_that_cannot_be_read_are_named(tidegate, far):
     status, _, errors = command(server, "pin", "app:1")
     assert status == 1
     assert "mine.json cannot be read as a set of pins" in errors
+    for words in (("ls",), ("unpin", "app:1"), ("rm", "app:1")):
+        assert "mine.json cannot be read as a set of pins" in command(server, *words)[2]

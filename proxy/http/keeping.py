@@ -7,8 +7,8 @@ GET /api/images[?image=]   DELETE /api/pins?image=|set=   POST /api/pins, /api/r
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -17,20 +17,29 @@ from proxy.care.pinning import Order, Pinning, Rooms
 from proxy.care.pins import Pins, check_set
 from proxy.care.removal import Remover
 from proxy.care.shown import shown
-from proxy.errors import NameUnknown, RegistryError, RequestInvalid
+from proxy.errors import NameUnknown, RegistryError, RequestInvalid, Unavailable
 from proxy.http import respond
 from proxy.http.admin import Page
 from proxy.http.exchange import Exchange
 from proxy.http.spelling import Spelling
 from proxy.oci.platforms import Platform
 
+T = TypeVar("T")
 _MOST_NAMED = 8
 
 
 class Keeping:
     """The pages."""
 
-    def __init__(self, rooms: Rooms, spelling: Spelling, inventory: Inventory, remover: Remover) -> None:
+    def __init__(
+        self,
+        rooms: Rooms,
+        spelling: Spelling,
+        inventory: Inventory,
+        remover: Remover,
+        draining: Callable[[], bool],
+    ) -> None:
+        self._draining = draining
         self._rooms = rooms
         self._spelling = spelling
         self._inventory = inventory
@@ -50,7 +59,7 @@ class Keeping:
         text = exchange.request.query.get("image", "")
         spelled = self._spelling.read(text) if text else []
         names = [each.name if each.image.exact else each.repository for each in spelled] + [text] * bool(text)
-        found = await asyncio.to_thread(lambda: shown(self._inventory.images(), names))
+        found = await _in_thread(lambda: shown(self._inventory.images(), names))
         return respond.document(exchange, found, "application/json")
 
     async def pin(self, exchange: Exchange) -> web.StreamResponse:
@@ -58,8 +67,16 @@ class Keeping:
         asked = await _body(exchange)
         platforms = [Platform.parse(text) for text in _texts(asked, "platforms")]
         order = Order(_images(asked), platforms, check_set(str(asked.get("set") or "default")))
-        async with contextlib.aclosing(Pinning(self._rooms, order).events()) as events:
+        async with contextlib.aclosing(self._pinned(order)) as events:
             return await respond.lines(exchange, events)
+
+    async def _pinned(self, order: Order) -> AsyncGenerator[Mapping[str, Any], None]:
+        """Breaks off when the service is to stop: what takes hours need not be waited for, it is resumed later."""
+        async with contextlib.aclosing(Pinning(self._rooms, order).events()) as events:
+            async for each in events:
+                yield each
+                if self._draining():
+                    return
 
     async def unpin(self, exchange: Exchange) -> web.StreamResponse:
         """Raises NameUnknown with what is pinned, NameInvalid."""
@@ -68,9 +85,10 @@ class Keeping:
         if not name and not text:
             raise RequestInvalid("name an image or a set to unpin")
         references = {each.name for each in self._spelling.read(text)} if text else None
-        gone = await asyncio.to_thread(self._rooms.pins.remove, references, check_set(name) if name else "")
+        within = check_set(name) if name else ""
+        gone = await _in_thread(lambda: self._rooms.pins.remove(references, within))
         if not gone:
-            raise NameUnknown(await asyncio.to_thread(_not_pinned, self._rooms.pins, text, name))
+            raise NameUnknown(await _in_thread(lambda: _not_pinned(self._rooms.pins, text, name)))
         return respond.document(exchange, {"unpinned": [{"set": a, "image": b} for a, b in gone]}, "application/json")
 
     async def remove(self, exchange: Exchange) -> web.StreamResponse:
@@ -88,6 +106,14 @@ class Keeping:
                 failed += 1
                 yield {"image": text, "error": str(error)}
         yield {"done": True, "failed": failed}
+
+
+async def _in_thread(call: Callable[[], T]) -> T:
+    """What blocks. Raises Unavailable with the sentence of what cannot be read or written."""
+    try:
+        return await asyncio.to_thread(call)
+    except OSError as error:
+        raise Unavailable(str(error)) from error
 
 
 def _not_pinned(pins: Pins, image: str, name: str) -> str:
