@@ -68,7 +68,8 @@ def prepare(settings: Settings) -> None:
         board.reset(time.time_ns())
         board.close()
         complaints = [index.prepare(os.path.join(data, "index")), _prepare_catalogue(data)]
-        _instance(data)
+        with open(os.path.join(data, "run", "instance"), "w", encoding="ascii") as file:
+            file.write(f"tidegate-{secrets.token_hex(4)}")
         _check_trust(settings)
     except OSError as error:
         raise StartError(
@@ -106,22 +107,18 @@ def _check_trust(settings: Settings) -> None:
 
 def build(settings: Settings, slot: int) -> "Service":
     """One worker."""
-    metrics.use_slot(slot)
     _set_up_log(settings.log)
-    return Service(settings, slot)
+    try:
+        metrics.use_slot(slot)
+        return Service(settings, slot)
+    except OSError as error:
+        raise StartError(f"{settings.server.data} cannot be used: {error.strerror or error}") from error
 
 
 def _instance(data: str) -> str:
-    """The name this tidegate goes by in Via headers: made once, kept with the data."""
-    path = os.path.join(data, "instance")
-    try:
-        with open(path, encoding="ascii") as file:
-            return file.read().strip()
-    except FileNotFoundError:
-        name = f"tidegate-{secrets.token_hex(4)}"
-        with open(path, "w", encoding="ascii") as file:
-            file.write(f"{name}\n")
-        return name
+    """The name this tidegate goes by in Via headers: of this run, because a copy of the data is another one."""
+    with open(os.path.join(data, "run", "instance"), encoding="ascii") as file:
+        return file.read()
 
 
 class Service:
@@ -144,7 +141,7 @@ class Service:
         self._ways, paces = self._out(os.path.join(data, "run", "ways"))
         self._janitor = self._keeper(data)
         permits = Permits(os.path.join(data, "run", "permits"), paces, self._janitor.make_room)
-        self._flights = Flights(self._store, self._outcomes, permits)
+        self._flights = Flights(self._store, self._outcomes, permits, self._unkept)
         self._ledger = Ledger()
         self._legacy = Legacy()
         self._books = Books(self._index, slot, self._ledger, self._legacy)
@@ -177,6 +174,12 @@ class Service:
                 paces[name] = Pace(self._board, first, lock, upstream.max_bandwidth)
         return ways, paces
 
+    def _unkept(self, why: str) -> None:
+        """Something could not be kept: readiness and metrics of the whole machine say so, and one line a minute."""
+        metrics.UNKEPT.inc()
+        if self._board.unkept(time.monotonic_ns()):
+            _log.error("%s: what is fetched is passed through and not kept", why)
+
     def _keeper(self, data: str) -> Janitor:
         cache = self._settings.cache
 
@@ -188,10 +191,10 @@ class Service:
 
     def _keeping(self, router: Router) -> Keeping:
         """Pins, listing and removing."""
-        forget, files = Forget(self._index, self._board), self._store.files
+        forget = Forget(self._index, self._board)
         spelling = Spelling(router, self._settings.server.unqualified, self._own_names(), forget)
-        inventory = Inventory(files, self._catalogue, self._pins)
-        rooms = PinRooms(spelling, self._pins, self._janitor, files)
+        inventory = Inventory(self._store.files, self._catalogue, self._pins)
+        rooms = PinRooms(spelling, self._pins, self._janitor, self._store)
         remover = Remover(inventory, self._catalogue, self._janitor, forget)
         return Keeping(rooms, spelling, inventory, remover, lambda: self._draining)
 

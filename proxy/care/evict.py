@@ -14,6 +14,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from typing import Protocol
 
@@ -144,7 +145,11 @@ class Janitor:
             _log.warning("%s", sentence)
 
     def _need(self, coming: int) -> Need:
-        return plan.to_free(self.space(), self.limits(), coming)
+        """Pins are read only where something would have to go: a file of them that cannot be read stops no pull."""
+        space, limits = self._unpinned(), self.limits()
+        if plan.to_free(space, limits, coming).size > 0:
+            space = self.space()
+        return plan.to_free(space, limits, coming)
 
     def limits(self) -> Limits:
         """What is set, in bytes. Raises OSError."""
@@ -153,11 +158,20 @@ class Janitor:
 
     def space(self) -> Space:
         """What is so. Raises OSError."""
+        space = self._unpinned()
+        return replace(space, pinned=min(self._pinned(), space.cached))
+
+    def shown(self) -> Space:
+        """The same for people to look at: pins that cannot be read are none. Raises OSError."""
+        try:
+            return self.space()
+        except OSError:
+            return self._unpinned()
+
+    def _unpinned(self) -> Space:
         found = os.statvfs(self._data)
         cached, _ = self._catalogue.sums()
-        pinned = self._pinned()
-        free = found.f_bavail * found.f_frsize
-        return Space(cached, min(pinned, cached), free, self._store.parts.bytes())
+        return Space(cached, 0, found.f_bavail * found.f_frsize, self._store.parts.bytes())
 
     def _pinned(self) -> int:
         """Bytes of pins that are here: what is still to come takes no room from what may be evicted. Nobody evicts a

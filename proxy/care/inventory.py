@@ -18,7 +18,7 @@ from proxy.care.closure import held_by_registries
 from proxy.care.pins import Pin, Pins
 from proxy.errors import DigestInvalid
 from proxy.oci.digest import Digest
-from proxy.oci.media import MANIFEST_LIMIT, OCI_MANIFEST, Descriptor, children, media_type_in
+from proxy.oci.media import MANIFEST_LIMIT, OCI_MANIFEST, Descriptor, children, manifest_type
 from proxy.oci.platforms import entries
 from proxy.store.catalogue import Catalogue, Named
 from proxy.store.files import Files
@@ -121,7 +121,7 @@ class Inventory:
         """Note a manifest and everything it lists."""
         content = self._read(said.digest)
         text = str(said.digest)
-        media_type = said.media_type or media_type_in(content or b"") or OCI_MANIFEST
+        media_type = manifest_type(content or b"", said.media_type) or said.media_type or OCI_MANIFEST
         size = said.size or 0 if content is None else len(content)
         image.pieces[text] = Piece(text, media_type, platform, size, content is not None, True)
         if content is None or depth > _DEEP:

@@ -20,7 +20,7 @@ from proxy.errors import BodyBroken, RegistryError, Unavailable
 from proxy.oci.digest import Digest
 from proxy.oci.platforms import Platform
 from proxy.ports import Ask, OpenBlob
-from proxy.store.files import Files
+from proxy.store.ingest import Store
 
 T = TypeVar("T")
 AT_ONCE = 4
@@ -50,7 +50,7 @@ class Rooms:
     names: Names
     pins: Pins
     janitor: Janitor
-    files: Files
+    store: Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +200,7 @@ class Pinning:
         """Fetched when the image was looked through, so in general it is here; but one that a worker still remembers
         although its file has gone is answered from memory, so that is voided first."""
         digest = piece.part.said.digest
-        if not self._rooms.files.has(digest):
+        if not self._rooms.store.files.has(digest):
             self._rooms.names.forget_answer(piece.target, str(digest))
         await piece.target.registry.manifest(Ask(piece.target.repo, self._clock()), digest)
 
@@ -229,13 +229,22 @@ class Pinning:
                 return
             piece.bytes = 0
             while (available := await blob.wait(piece.bytes)) > piece.bytes:
+                self._check_kept(digest)
                 self._moved += available - piece.bytes
                 piece.bytes = available
 
+    def _check_kept(self, digest: Digest) -> None:
+        """Where the disk takes nothing a blob is passed on without being kept: of no use here. Raises Unavailable.
+
+        The part is looked for first, because it becomes the file."""
+        if not self._rooms.store.parts.has(digest) and not self._rooms.store.files.has(digest):
+            raise Unavailable("it comes but cannot be kept; see the log of tidegate and the disk")
+
     async def _landed(self, piece: _Piece) -> None:
         """Readers have the last byte before the disk does. Raises Unavailable when it never comes there."""
-        deadline = time.monotonic() + _KEEPING
-        while not self._rooms.files.has(piece.part.said.digest):
+        digest, deadline = piece.part.said.digest, time.monotonic() + _KEEPING
+        while not self._rooms.store.files.has(digest):
+            self._check_kept(digest)
             if time.monotonic() > deadline:
                 raise Unavailable("it arrived and could not be kept; see the log of tidegate and the disk")
             await asyncio.sleep(_LOOK)
@@ -248,7 +257,7 @@ class Pinning:
         named = {each["digest"] for each in self._missing}
         parts = image.closure.parts.keys() | image.known.keys()
         for text in sorted(parts - named):
-            if not self._rooms.files.has(Digest.parse(text)):
+            if not self._rooms.store.files.has(Digest.parse(text)):
                 self._miss(image.target.reference, text, "it was here and has gone")
         told = {each["digest"] for each in self._missing}
         image.row["here"] = told.isdisjoint(parts) and not image.closure.missing
