@@ -13,6 +13,7 @@ import pytest
 from tests import fakes
 from tests.fakes.origin import OCI_INDEX, OCI_MANIFEST, descriptor
 from tests.fakes.thread import origin_in_thread
+from tests.real.disk import disk
 from tests.real.tidegate import upstream_config
 from tests.support import MIB, blob_path, finished, get, kept, leader, noise, quick, spread, until, written
 from tests.test_eviction import age, blobs, cache, here
@@ -275,6 +276,24 @@ def test_a_service_that_is_to_stop_does_not_wait_for_a_pin(tidegate, far):
         assert time.monotonic() - began < 6
         assert process.wait(10) == 1
         assert process.stderr.read() == f"the tidegate at {server.data} broke off; what it has done so far is kept\n"
+
+
+@pytest.mark.real("mount")
+def test_a_full_disk_is_told_and_the_next_run_completes(tidegate, far, tmp_path):
+    image = far.add_image("app", "1", noise(4 * MIB, "one"), noise(4 * MIB, "two"))
+    with disk(tmp_path / "disk", 40) as small:
+        config = quick(far.url) | cache(max_size="30MiB")
+        server = tidegate(config, data=small.path / "data", folder=tmp_path / "run", workers=2)
+        assert get(server, "/v2/app/manifests/1").status == 200
+        small.fill(leave=2 * MIB)
+        began = time.monotonic()
+        status, output, errors = command(server, "pin", "app:1")
+        assert (status, errors) == (1, "")
+        assert "cannot be kept" in output
+        assert time.monotonic() - began < 15
+        small.free()
+        until(lambda: command(server, "pin", "app:1")[0] == 0, 30)
+        assert names(image.digest, *image.blobs) == here(server)
 
 
 def test_two_at_once_keep_both_and_never_pin_more_than_fits(tidegate, far):
