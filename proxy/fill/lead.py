@@ -161,15 +161,14 @@ class Leader:
         if fill.live:  # clients are in the middle of a body
             budget = egress.stall_timeout
         try:
-            async with asyncio.timeout(budget) as limit, source.open(fill.digest, lead.received, None) as stream:
-                self._limit = limit
+            async with asyncio.timeout(budget) as self._limit, source.open(fill.digest, lead.received, None) as stream:
                 total = self._agree(source, stream)
                 if total is not None and lead.received > total:
                     return  # what is here is not the beginning of this blob: the digest will say so
                 await self._make_room((total or 0) - lead.received)
                 async with contextlib.aclosing(missing(stream, lead.received)) as chunks:
                     async for chunk in chunks:
-                        limit.reschedule(None)  # from now on the body itself tells a stall
+                        self._limit.reschedule(None)  # from now on the body itself tells a stall
                         if chunk:
                             await self._first_byte(source, total)
                             await self._take(stream, chunk, total)
