@@ -17,8 +17,11 @@ from proxy import __version__, doctor, metrics
 from proxy.care import census, plan
 from proxy.care.books import Books
 from proxy.care.evict import Janitor
+from proxy.care.inventory import Inventory
 from proxy.care.legacy import Legacy
+from proxy.care.pinning import Rooms as PinRooms
 from proxy.care.pins import Pins
+from proxy.care.removal import Remover
 from proxy.config import Log, Settings, Upstream
 from proxy.errors import StartError
 from proxy.fill.flight import Flights
@@ -29,9 +32,12 @@ from proxy.http.access import AccessLog
 from proxy.http.admin import Admin, Ways
 from proxy.http.app import Api, Front
 from proxy.http.guard import Guard
+from proxy.http.keeping import Keeping
+from proxy.http.spelling import Spelling
 from proxy.ports import Registry
 from proxy.registry.cached import Cached, Rooms
 from proxy.registry.chain import Unqualified
+from proxy.registry.forget import Forget
 from proxy.registry.memory import Memory
 from proxy.registry.renewal import Renewals
 from proxy.registry.route import Router, own_names
@@ -144,6 +150,7 @@ class Service:
         router = self._router(instance)
         access = AccessLog(settings.log.format)
         admin = self._admin(instance)
+        admin.add(self._keeping(router).pages())
         self._access = access
         api = Api(router, instance, admin.public())
         self._guards = [Guard(handle, access, self._legacy) for handle in (api, admin.private)]
@@ -179,7 +186,17 @@ class Service:
         def limits(total: int) -> plan.Limits:
             return plan.Limits(cache.max_size.of(total), cache.min_free.of(total))
 
-        return Janitor(data, self._store, self._catalogue, Pins(os.path.join(data, "pins")), limits)
+        self._pins = Pins(os.path.join(data, "pins"))
+        return Janitor(data, self._store, self._catalogue, self._pins, limits)
+
+    def _keeping(self, router: Router) -> Keeping:
+        """Pins, listing and removing."""
+        forget = Forget(self._index, self._board)
+        spelling = Spelling(router, self._settings.server.unqualified, self._own_names(), forget)
+        inventory = Inventory(self._store.files, self._catalogue, self._pins)
+        rooms = PinRooms(spelling, self._pins, self._janitor, self._store)
+        remover = Remover(inventory, self._catalogue, self._janitor, forget)
+        return Keeping(rooms, spelling, inventory, remover, lambda: self._draining)
 
     def _admin(self, instance: str) -> Admin:
         def examine(image: str) -> Awaitable[Mapping[str, Any]]:
@@ -196,9 +213,12 @@ class Service:
         }
         ordered = [registries[name] for name in settings.server.unqualified]
         unqualified = Unqualified(ordered, self._index) if len(ordered) > 1 else ordered[0] if ordered else None
-        own = own_names(settings.server.listen, settings.server.names, urlsplit(settings.server.url).netloc)
         pairs = [(settings.upstreams[name], registry) for name, registry in registries.items()]
-        return Router(pairs, unqualified, own)
+        return Router(pairs, unqualified, self._own_names())
+
+    def _own_names(self) -> Mapping[str, None]:
+        server = self._settings.server
+        return own_names(server.listen, server.names, urlsplit(server.url).netloc)
 
     def _cached(self, upstream: Upstream, instance: str, rooms: Rooms) -> Registry:
         pairs = zip(upstream.urls, self._ways[upstream.name], strict=True)

@@ -1,13 +1,20 @@
 """What commands read from a data folder that no service runs on: its lock is held, so that none starts meanwhile."""
 
 import os
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from typing import Any
 
+from proxy.care import plan
 from proxy.care.books import kept_hosts, kept_old_names
-from proxy.errors import StartError
+from proxy.care.inventory import Inventory
+from proxy.care.pins import Pins
+from proxy.care.shown import shown
+from proxy.errors import RegistryError, StartError
+from proxy.store.catalogue import Catalogue
+from proxy.store.files import Files
 from proxy.store.index import Index
 from proxy.store.lock import hold
 
@@ -29,9 +36,27 @@ def old_names(data: str) -> list[dict[str, Any]]:
         return [asdict(sighting) for sighting in kept_old_names(index)]
 
 
+def images(data: str, image: str) -> list[dict[str, Any]]:
+    """What is here, as the service would say it; a name is taken as it is written. Raises StartError."""
+    with _held(data):
+        try:
+            with closing(Catalogue(os.path.join(data, "catalogue"), plan.rank)) as catalogue:
+                inventory = Inventory(Files(os.path.join(data, "blobs")), catalogue, Pins(os.path.join(data, "pins")))
+                return shown(inventory.images(), [image] if image else [])
+        except (OSError, sqlite3.Error, RegistryError) as error:
+            raise StartError(f"{data} cannot be read: {error}") from None
+
+
 @contextmanager
 def _index(data: str) -> Iterator[Index]:
-    lock, folder = os.path.join(data, "run", "lock"), os.path.join(data, "index")
+    with _held(data), closing(Index(os.path.join(data, "index"))) as index:
+        yield index
+
+
+@contextmanager
+def _held(data: str) -> Iterator[None]:
+    """Holds the lock of the data folder. Raises StartError."""
+    lock = os.path.join(data, "run", "lock")
     if not has_run(data):
         raise StartError(f"no tidegate has run with {data} yet; start it with: tidegate serve")
     try:
@@ -41,10 +66,6 @@ def _index(data: str) -> Iterator[Index]:
     if held is None:
         raise StartError(f"the tidegate at {data} is starting or stopping; ask again in a moment")
     try:
-        index = Index(folder)
-        try:
-            yield index
-        finally:
-            index.close()
+        yield
     finally:
         held.release()
