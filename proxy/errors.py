@@ -96,6 +96,55 @@ class RangeUnsatisfiable(RegistryError):
         self.size = size
 
 
+class BlobUploadUnknown(RegistryError):
+    """No such upload session, or none of this repository."""
+
+    code, status, result = "BLOB_UPLOAD_UNKNOWN", 404, "not_found"
+
+
+class BlobUploadInvalid(RegistryError):
+    """A chunk or a session that cannot be what it says."""
+
+    code, status = "BLOB_UPLOAD_INVALID", 400
+
+
+class UploadOutOfOrder(RegistryError):
+    """A chunk that does not begin where the upload stands (OCI distribution-spec, "Pushing a blob in chunks");
+    `size` is where that is."""
+
+    code, status = "BLOB_UPLOAD_INVALID", 416
+
+    def __init__(self, message: str, size: int) -> None:
+        super().__init__(message)
+        self.size = size
+
+
+class ManifestInvalid(RegistryError):
+    code, status = "MANIFEST_INVALID", 400
+
+
+class ManifestBlobUnknown(RegistryError):
+    """A manifest names content that is not in its repository."""
+
+    code, status = "MANIFEST_BLOB_UNKNOWN", 404
+
+
+class TooLarge(RegistryError):
+    code, status = "SIZE_INVALID", 413
+
+
+class NoSpace(RegistryError):
+    """RFC 4918 section 11.5: what is pushed cannot be kept."""
+
+    code, status = "UNAVAILABLE", 507
+
+
+class Unauthorized(RegistryError):
+    """Who are you?"""
+
+    code, status, result = "UNAUTHORIZED", 401, "denied"
+
+
 class Unavailable(RegistryError):
     """Nothing to be had now, asking again later may help; never a 404, which clients would believe.
 

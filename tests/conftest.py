@@ -35,7 +35,7 @@ SETTLE = 2.0  # seconds a closing connection or task gets before it counts as le
 
 # The store reads small rows and opens files inline on purpose: a thread hop costs more than the call it would spare.
 # The catalogue and the folder of parts are asked from threads by the program, and inline by tests that look at them.
-_STORE = ("files", "ingest", "growing", "index", "lock", "board", "circuit", "catalogue", "parts")
+_STORE = ("files", "ingest", "growing", "index", "lock", "board", "circuit", "catalogue", "parts", "links", "uploads")
 INLINE = tuple(f"proxy/store/{name}.py" for name in _STORE)
 
 

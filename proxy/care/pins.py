@@ -4,8 +4,8 @@
 is made of with their sizes. The closure is written down when it is pinned, so whoever evicts reads a list and no
 manifests; a tag that moves later does not change what is pinned.
 
-Written whole: a file beside it, fsync, rename, fsync of the folder, all under one lock, because whether a pin fits is
-a question about every set. Readers need no lock. `digests` counts in blocks of the disk, as limits do.
+Written whole and durably (store/links.py), all under one lock, because whether a pin fits is a question about every
+set. Readers need no lock. `digests` counts in blocks of the disk, as limits do.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxy.errors import NameInvalid
+from proxy.store.links import Links
 from proxy.store.lock import briefly
 
 _BLOCK = 4096
@@ -85,7 +86,7 @@ class Pins:
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
-        os.makedirs(folder, exist_ok=True)
+        self._links = Links(folder)
         self._seen: tuple[tuple[str, int, int, int], ...] = ()
         self._digests: Mapping[str, int] = {}
 
@@ -143,20 +144,10 @@ class Pins:
 
     def _write(self, name: str, pins: Sequence[Pin]) -> None:
         """Durable when it returns; a set without images has no file. The caller holds the lock."""
-        path = os.path.join(self._folder, f"{name}.json")
         if pins:
-            with open(f"{path}.new", "w", encoding="utf-8") as file:
-                json.dump({"images": [pin.row() for pin in pins]}, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(f"{path}.new", path)
+            self._links.put(json.dumps({"images": [pin.row() for pin in pins]}, indent=1), f"{name}.json")
         else:
-            os.unlink(path)
-        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            self._links.remove(f"{name}.json")
 
     def _state(self) -> tuple[tuple[str, int, int, int], ...]:
         found = []

@@ -55,9 +55,9 @@ class Files:
         folder = os.path.dirname(path)
         if not os.path.isdir(folder):
             os.makedirs(folder, exist_ok=True)
-            _sync_folder(os.path.dirname(folder))
+            sync_folder(os.path.dirname(folder))
         os.rename(part, path)
-        _sync_folder(folder)
+        sync_folder(folder)
 
     def is_read(self, digest: Digest) -> bool:
         """Whether somebody has it open. Blocks. Raises OSError."""
@@ -110,7 +110,8 @@ def same_file(path: str, fd: int) -> bool:
     return (there.st_ino, there.st_dev) == (here.st_ino, here.st_dev)
 
 
-def _sync_folder(folder: str) -> None:
+def sync_folder(folder: str) -> None:
+    """What a folder lists is on the disk. Blocks. Raises OSError."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

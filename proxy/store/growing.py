@@ -24,14 +24,22 @@ _VECTOR = 1000
 
 
 class _Hashing(io.FileIO):
-    """A raw file that hashes what it writes and keeps the newest byte back. Runs in threads, one call at a time."""
+    """A raw file that hashes what it writes and keeps the newest byte back. Runs in threads, one call at a time.
 
-    def __init__(self, fd: int, hasher: "_Hash") -> None:
+    `hashed` is how far `hasher` has come already in what the file holds.
+    """
+
+    def __init__(self, fd: int, hasher: "_Hash", hashed: int = 0) -> None:
         super().__init__(fd, "r+b", closefd=False)
         self.hasher = hasher
         self.held = b""
         self.position = os.fstat(fd).st_size
-        self._unhashed = self.position
+        self._hashed, self._found = hashed, self.position
+
+    @property
+    def upto(self) -> int:
+        """How many bytes of the file the hasher knows, once the byte kept back is given."""
+        return self._hashed if self._hashed < self._found else self.position
 
     def write(self, data: Any) -> int:
         """Append the chunks of `data`, all but the very last byte of the stream so far."""
@@ -49,20 +57,22 @@ class _Hashing(io.FileIO):
         self._catch_up()
         if self.hasher.hexdigest() != digest:
             return False
+        self.give()
+        return True
+
+    def give(self) -> None:
+        """Write the byte kept back: of an upload that is interrupted here every byte is to be found."""
         self._append([self.held])
         self.held = b""
-        return True
 
     def _catch_up(self) -> None:
         """Hash what an earlier life left in the file, once, before the first new byte."""
-        start = 0
-        while start < self._unhashed:
-            piece = os.pread(self.fileno(), PIECE, start)
+        while self._hashed < self._found:
+            piece = os.pread(self.fileno(), min(PIECE, self._found - self._hashed), self._hashed)
             if not piece:
-                raise OSError(f"a part of {self._unhashed} bytes ends at {start}")
+                raise OSError(f"a part of {self._found} bytes ends at {self._hashed}")
             self.hasher.update(piece)
-            start += len(piece)
-        self._unhashed = 0
+            self._hashed += len(piece)
 
     def _append(self, buffers: list[Any]) -> None:
         left = [memoryview(buffer) for buffer in buffers if len(buffer)]
@@ -78,8 +88,9 @@ class _Hashing(io.FileIO):
 class Growing:
     """Takes chunks, tells how far the file has grown. One hop is outstanding at most, so hops keep their order."""
 
-    def __init__(self, fd: int, hasher: "_Hash", pool: Executor) -> None:
-        self._raw = _Hashing(fd, hasher)
+    def __init__(self, fd: int, hasher: "_Hash", pool: Executor, hashed: int = 0) -> None:
+        """`hasher` knows the first `hashed` bytes of the file already."""
+        self._raw = _Hashing(fd, hasher, hashed)
         self._file = wrap(self._raw, executor=pool)
         self._pool = pool
         self._pending: list[bytes] = []
@@ -94,6 +105,11 @@ class Growing:
     def offset(self) -> int:
         """Bytes in the file."""
         return self._raw.position
+
+    @property
+    def hashed(self) -> int:
+        """How many bytes of the file are hashed."""
+        return self._raw.upto
 
     async def write(self, chunk: bytes) -> None:
         """Take a chunk; returns at once while less than a piece is waiting. Raises the OSError of an earlier hop."""
@@ -118,6 +134,10 @@ class Growing:
     async def seal(self, digest: str) -> bool:
         """Wait for the rest, compare; True when the last byte is in the file too. Raises OSError."""
         return bool(await self.run(lambda: self._raw.release(digest), self._pool))
+
+    async def give(self) -> None:
+        """Wait for the rest, then every byte that was taken is in the file. Raises OSError."""
+        await self.run(self._raw.give, self._pool)
 
     async def run(self, call: Callable[[], Any], pool: Executor) -> Any:
         """A hop of another kind, in its turn; it ends even when the caller is cancelled. Raises OSError."""

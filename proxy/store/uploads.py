@@ -1,0 +1,212 @@
+"""Uploads on their way in: one file a session, appended to by whoever holds its lock, in whatever worker.
+
+Hashed as it is written. A worker remembers how far it has hashed a session, so that one which took the whole upload
+reads nothing again, and one that takes over reads what the others wrote, once, in its thread, while it takes the next
+bytes. A session's size is its file's; what a broken connection left is to be found and can be gone on from.
+
+    <folder>/<id>            the bytes, locked while somebody writes
+    <folder>/<id>.session    JSON: repository, algorithm
+
+Nothing here is durable before the blob is committed: sessions that a power cut takes were never acknowledged.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import time
+from collections import OrderedDict
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from proxy.errors import BlobUploadUnknown, UploadOutOfOrder
+from proxy.oci.digest import Digest
+from proxy.store.files import Files
+from proxy.store.growing import PIECE, Growing
+from proxy.store.lock import try_exclusive
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+_REMEMBERED = 1000
+_ID = 32
+
+
+@dataclass(slots=True)
+class _Hashed:
+    """How far this worker has hashed a session."""
+
+    hasher: "_Hash"
+    upto: int
+
+
+class Uploads:
+    """The upload sessions of one data folder."""
+
+    def __init__(self, folder: str, pool: Executor) -> None:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        self._folder = folder
+        self._pool = pool
+        self._hashed: OrderedDict[str, _Hashed] = OrderedDict()
+
+    def begin(self, repository: str, algorithm: str = "sha256") -> str:
+        """A new session; its id. `algorithm` is what the client says it will name the blob by. Raises OSError."""
+        name = secrets.token_hex(_ID // 2)
+        path = self._path(name)
+        with open(f"{path}.session", "x", encoding="utf-8") as file:
+            json.dump({"repository": repository, "algorithm": algorithm}, file)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        return name
+
+    def size(self, repository: str, name: str) -> int:
+        """Bytes a session holds. Raises BlobUploadUnknown, OSError."""
+        self._algorithm(repository, name)
+        try:
+            return os.stat(self._path(name)).st_size
+        except FileNotFoundError:
+            raise _unknown(name) from None
+
+    def open(self, repository: str, name: str) -> "Upload":
+        """The session, to be written by the caller alone. Raises BlobUploadUnknown, UploadOutOfOrder while somebody
+        else writes it, OSError."""
+        algorithm = self._algorithm(repository, name)
+        try:
+            fd = os.open(self._path(name), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise _unknown(name) from None
+        size = os.fstat(fd).st_size
+        if not try_exclusive(fd):
+            os.close(fd)
+            raise UploadOutOfOrder("another request is writing this upload", size)
+        if not os.path.exists(self._path(name)):  # finished or cancelled before the lock was ours
+            os.close(fd)
+            raise _unknown(name)
+        known = self._hashed.pop(name, None)
+        if known is None or known.upto > size:
+            known = _Hashed(hashlib.new(algorithm), 0)
+        return Upload(self, name, fd, algorithm, Growing(fd, known.hasher, self._pool, known.upto), known.hasher)
+
+    def cancel(self, repository: str, name: str) -> None:
+        """Forget a session. Raises BlobUploadUnknown, OSError."""
+        self._algorithm(repository, name)
+        self.forget(name)
+
+    def forget(self, name: str) -> None:
+        """Remove a session's files. Raises OSError."""
+        self._hashed.pop(name, None)
+        for path in (f"{self._path(name)}.session", self._path(name)):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+    def remember(self, name: str, hasher: "_Hash", upto: int) -> None:
+        """This worker has hashed the first `upto` bytes."""
+        self._hashed[name] = _Hashed(hasher, upto)
+        if len(self._hashed) > _REMEMBERED:
+            self._hashed.popitem(last=False)
+
+    def sweep(self, age: float) -> int:
+        """Forget sessions nobody has written to for `age` seconds; how many. Raises OSError."""
+        before, swept = time.time() - age, 0
+        with os.scandir(self._folder) as entries:
+            names = [entry.name for entry in entries if len(entry.name) == _ID]
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                fd = os.open(self._path(name), os.O_RDWR | os.O_CLOEXEC)
+                try:
+                    if os.fstat(fd).st_mtime < before and try_exclusive(fd):
+                        self.forget(name)
+                        swept += 1
+                finally:
+                    os.close(fd)
+        return swept
+
+    def _algorithm(self, repository: str, name: str) -> str:
+        """What a session is hashed with. Raises BlobUploadUnknown where it is none of this repository."""
+        if len(name) != _ID or not name.isalnum():
+            raise _unknown(name)
+        try:
+            with open(f"{self._path(name)}.session", encoding="utf-8") as file:
+                session = json.load(file)
+        except (FileNotFoundError, ValueError):
+            raise _unknown(name) from None
+        if session.get("repository") != repository:
+            raise _unknown(name)
+        return str(session.get("algorithm", "sha256"))
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self._folder, name)
+
+
+class Upload:
+    """One session, locked. Must be closed."""
+
+    def __init__(self, uploads: Uploads, name: str, fd: int, algorithm: str, growing: Growing, hasher: "_Hash") -> None:
+        self._uploads = uploads
+        self._name = name
+        self._fd = fd
+        self._algorithm = algorithm
+        self._growing = growing
+        self._hasher = hasher
+        self._over = False
+
+    @property
+    def size(self) -> int:
+        """Bytes taken so far."""
+        return self._growing.received
+
+    async def write(self, chunk: bytes) -> None:
+        """Append. Raises OSError."""
+        await self._growing.write(chunk)
+
+    async def settle(self) -> None:
+        """Every byte that was taken is in the file. Raises OSError."""
+        await self._growing.give()
+
+    async def matches(self, digest: Digest) -> bool:
+        """Whether all of it has this digest. Reads everything once more where it was hashed otherwise. Raises
+        OSError."""
+        await self.settle()
+        if digest.algorithm == self._algorithm:
+            return bool(await self._growing.seal(digest.hex))
+        return bool(await self._growing.run(lambda: self._hash_anew(digest) == digest.hex, self._uploads._pool))
+
+    def _hash_anew(self, digest: Digest) -> str:
+        hasher, at = digest.hasher(), 0
+        while piece := os.pread(self._fd, PIECE, at):
+            hasher.update(piece)
+            at += len(piece)
+        return hasher.hexdigest()
+
+    async def commit(self, files: Files, digest: Digest) -> int:
+        """The session becomes a blob, durably; its size. The digest has been compared. Raises OSError."""
+        size = self.size
+        await self._growing.run(lambda: self._commit(files, digest), self._uploads._pool)
+        self._over = True
+        return size
+
+    def _commit(self, files: Files, digest: Digest) -> None:
+        os.fsync(self._fd)
+        os.fchmod(self._fd, 0o444)
+        files.adopt(self._uploads._path(self._name), digest)
+        self._uploads.forget(self._name)
+
+    def forget(self) -> None:
+        """There is nothing to go on from. Raises OSError."""
+        self._over = True
+        self._uploads.forget(self._name)
+
+    async def close(self) -> None:
+        """Give the lock up; what has been taken stays. Raises nothing."""
+        with contextlib.suppress(OSError):
+            await self.settle()
+        hashed = self._growing.hashed
+        await self._growing.stop()
+        if not self._over and hashed:
+            self._uploads.remember(self._name, self._hasher, hashed)
+        os.close(self._fd)
+
+
+def _unknown(name: str) -> BlobUploadUnknown:
+    return BlobUploadUnknown(f"no upload {name[:40]!r} here: finished, cancelled, expired, or another repository's")

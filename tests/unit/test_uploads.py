@@ -1,0 +1,190 @@
+"""Upload sessions: appended to by one at a time, hashed once where one worker takes all, found again after a break."""
+
+import asyncio
+import hashlib
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from proxy.errors import BlobUploadUnknown, UploadOutOfOrder
+from proxy.oci.digest import Digest
+from proxy.store.files import Files
+from proxy.store.uploads import Uploads
+
+REPO = "dev/app"
+CONTENT = os.urandom(3 << 20)
+
+
+@pytest.fixture
+def pool():
+    with ThreadPoolExecutor(2) as made:
+        yield made
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return str(tmp_path / "uploads")
+
+
+@pytest.fixture
+def uploads(folder, pool):
+    return Uploads(folder, pool)
+
+
+@pytest.fixture
+def files(tmp_path):
+    return Files(str(tmp_path / "blobs"))
+
+
+async def append(uploads, name, *chunks):
+    upload = await asyncio.to_thread(uploads.open, REPO, name)
+    for chunk in chunks:
+        await upload.write(chunk)
+    await upload.settle()
+    size = upload.size
+    await upload.close()
+    return size
+
+
+async def finish(uploads, files, name, digest):
+    upload = await asyncio.to_thread(uploads.open, REPO, name)
+    try:
+        good = await upload.matches(digest)
+        if good:
+            await upload.commit(files, digest)
+        return good
+    finally:
+        await upload.close()
+
+
+def begin(uploads, algorithm="sha256"):
+    return uploads.begin(REPO, algorithm)
+
+
+@pytest.mark.parametrize("content", [b"", b"x", CONTENT], ids=["empty", "one byte", "large"])
+@pytest.mark.parametrize("named", ["sha256", "sha512"])
+@pytest.mark.parametrize("announced", ["sha256", "sha512"])
+async def test_a_session_becomes_a_blob(uploads, files, folder, content, named, announced):
+    name = await asyncio.to_thread(begin, uploads, announced)
+    digest = Digest.of(content, named)
+    assert await append(uploads, name, content[:1000], content[1000:]) == len(content)
+    assert await finish(uploads, files, name, digest)
+    with open(files.path(digest), "rb") as file:
+        assert file.read() == content
+    assert os.stat(files.path(digest)).st_mode & 0o777 == 0o444
+    assert os.listdir(folder) == []
+
+
+async def test_chunks_of_several_workers_make_one_blob(folder, pool, files):
+    """Each remembers how far it has hashed, and reads what the others wrote."""
+    workers = [Uploads(folder, pool) for _ in range(3)]
+    name = await asyncio.to_thread(begin, workers[0])
+    pieces = [CONTENT[at : at + 300_000] for at in range(0, len(CONTENT), 300_000)]
+    for number, piece in enumerate(pieces):
+        await append(workers[number % 3], name, piece)
+    assert await finish(workers[1], files, name, Digest.of(CONTENT))
+
+
+async def test_a_worker_that_took_all_of_it_reads_nothing_again(uploads, files, monkeypatch):
+    name = await asyncio.to_thread(begin, uploads)
+    for at in range(0, len(CONTENT), 1 << 20):
+        await append(uploads, name, CONTENT[at : at + (1 << 20)])
+
+    def never(*_):
+        raise AssertionError("read again")
+
+    monkeypatch.setattr("proxy.store.growing.os.pread", never)
+    monkeypatch.setattr("proxy.store.uploads.os.pread", never)
+    assert await finish(uploads, files, name, Digest.of(CONTENT))
+
+
+async def test_an_opening_without_a_byte_does_not_mislead_the_hash(folder, pool, files):
+    first, second = Uploads(folder, pool), Uploads(folder, pool)
+    name = await asyncio.to_thread(begin, first)
+    await append(first, name, CONTENT[:1000])
+    assert await append(second, name) == 1000
+    await append(second, name, CONTENT[1000:])
+    assert await finish(second, files, name, Digest.of(CONTENT))
+
+
+async def test_wrong_bytes_are_no_blob_and_can_be_gone_on_from(uploads, files):
+    name = await asyncio.to_thread(begin, uploads)
+    await append(uploads, name, b"abc")
+    assert not await finish(uploads, files, name, Digest.of(b"abcdef"))
+    assert await append(uploads, name, b"def") == 6
+    assert await finish(uploads, files, name, Digest.of(b"abcdef"))
+
+
+async def test_one_writer_at_a_time(folder, pool):
+    uploads, other = Uploads(folder, pool), Uploads(folder, pool)
+    name = await asyncio.to_thread(begin, uploads)
+    upload = await asyncio.to_thread(uploads.open, REPO, name)
+    await upload.write(b"abc")
+    await upload.settle()
+    with pytest.raises(UploadOutOfOrder) as refused:
+        await asyncio.to_thread(other.open, REPO, name)
+    assert refused.value.size == 3
+    assert await asyncio.to_thread(other.size, REPO, name) == 3
+    await upload.close()
+    assert await append(other, name, b"def") == 6
+
+
+@pytest.mark.parametrize("name", ["", "nonsense", "../" * 10 + "xx", "a" * 32, "." * 32])
+async def test_an_unknown_session(uploads, name):
+    for call in (uploads.open, uploads.size, uploads.cancel):
+        with pytest.raises(BlobUploadUnknown):
+            await asyncio.to_thread(call, REPO, name)
+
+
+async def test_a_session_belongs_to_its_repository(uploads):
+    name = await asyncio.to_thread(begin, uploads)
+    with pytest.raises(BlobUploadUnknown):
+        await asyncio.to_thread(uploads.open, "dev/other", name)
+    await asyncio.to_thread(uploads.cancel, REPO, name)
+    with pytest.raises(BlobUploadUnknown):
+        await asyncio.to_thread(uploads.size, REPO, name)
+
+
+async def test_a_broken_off_upload_is_found_again_after_a_restart(folder, pool, files):
+    name = await asyncio.to_thread(begin, Uploads(folder, pool))
+    await append(Uploads(folder, pool), name, CONTENT[:1_500_000])
+    later = Uploads(folder, pool)
+    assert await asyncio.to_thread(later.size, REPO, name) == 1_500_000
+    await append(later, name, CONTENT[1_500_000:])
+    assert await finish(later, files, name, Digest.of(CONTENT))
+
+
+async def test_old_sessions_are_swept_and_those_being_written_never(uploads, folder):
+    old, young, busy = [await asyncio.to_thread(begin, uploads) for _ in range(3)]
+    for name in (old, busy):
+        os.utime(os.path.join(folder, name), (time.time() - 1000,) * 2)
+    writing = await asyncio.to_thread(uploads.open, REPO, busy)
+    assert await asyncio.to_thread(uploads.sweep, 100) == 1
+    await writing.close()
+    names = {name.partition(".")[0] for name in os.listdir(folder)}
+    assert names == {young, busy}
+
+
+async def test_a_full_disk_keeps_what_there_is(uploads, monkeypatch):
+    name = await asyncio.to_thread(begin, uploads)
+    await append(uploads, name, b"abc")
+    upload = await asyncio.to_thread(uploads.open, REPO, name)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("proxy.store.growing.os.pwritev", full)
+        with pytest.raises(OSError, match="No space"):
+            await upload.write(b"def")
+            await upload.settle()
+        await upload.close()
+    assert await asyncio.to_thread(uploads.size, REPO, name) == 3
+
+
+def test_what_is_remembered_is_bounded(uploads):
+    for number in range(1100):
+        uploads.remember(str(number), hashlib.sha256(), 1)
+    assert len(uploads._hashed) == 1000
