@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.fakes import Basic, Bearer, Drip, Status, origin_in_thread
+from tests.fakes import Basic, Bearer, Cut, Drip, Stall, Status, origin_in_thread
 from tests.support import MIB, blob_path, crowd, get, kept, noise, quick, spread, until, written
 
 USER = {"username": "robot", "password": "s3cret-s3cret"}
@@ -49,6 +49,28 @@ def test_a_token_is_renewed_before_it_expires(tidegate, locked):
     refused = [request for request in locked.log if request.status == 401]
     assert not any("authorization" in request.headers for request in refused)  # no old token was ever tried
     assert len(refused) == 2
+
+
+def test_a_token_that_comes_in_pieces_is_read_whole(tidegate, locked):
+    rule = locked.fault("/token", Drip(20, 0.02))
+    server = tidegate(quick(locked.url, **USER), workers=1)
+    assert get(server, "/v2/private/app/manifests/v1").status == 200
+    assert rule.used == 1
+
+
+@pytest.mark.parametrize("fault", [Stall(20), Cut(20)], ids=["stalls", "is cut"])
+def test_a_token_service_that_stops_in_the_middle_is_waited_for_no_longer_than_a_stall(tidegate, locked, fault):
+    locked.fault("/token", fault)
+    server = tidegate(quick(locked.url, first_byte_deadline="8s", **USER), workers=1)
+    got = get(server, "/v2/private/app/manifests/v1")
+    assert (got.status, got.seconds < 6) == (503, True)
+
+
+def test_a_token_service_that_sends_without_end_is_left(tidegate, locked):
+    locked.fault("/token", Status(200, body=b" " * MIB))
+    server = tidegate(quick(locked.url, **USER), workers=1)
+    got = get(server, "/v2/private/app/manifests/v1")
+    assert (got.status, "where a token was due" in got.reason) == (503, True)
 
 
 def test_four_workers_take_a_token_each_at_most(tidegate, locked):

@@ -59,6 +59,20 @@ async def pieces(content: aiohttp.StreamReader, stall: float) -> AsyncGenerator[
             piece = await content.readany()
 
 
+async def whole(response: aiohttp.ClientResponse, stall: float, limit: int, kind: str) -> bytes:
+    """A small body, all of it: one read gives what has come so far, no more. Raises Unavailable when it is not small,
+    or breaks off."""
+    found = bytearray()
+    with explained(response.url):
+        async with contextlib.aclosing(pieces(response.content, stall)) as coming:
+            async for piece in coming:
+                found += piece
+                if len(found) > limit:
+                    what = f"sent more than {limit >> 10} KiB where a {kind} was due"
+                    raise Unavailable(f"{response.url.host}: {what}")
+    return bytes(found)
+
+
 def no_web_page(response: aiohttp.ClientResponse) -> None:
     """A firewall's block page comes under a 200; registries send blobs as anything but HTML. Raises Unavailable."""
     if response.content_type == "text/html":

@@ -6,7 +6,6 @@ client ever learns "there is no such image" from a firewall.
 """
 
 import asyncio
-import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
@@ -31,8 +30,7 @@ from proxy.oci.media import ACCEPT, BLOB, MANIFEST_LIMIT, OCI_INDEX, Descriptor,
 from proxy.oci.names import Reference
 from proxy.ports import Ask, Gate
 from proxy.upstream.auth import Keyring
-from proxy.upstream.body import Body, length, no_web_page, pieces
-from proxy.upstream.causes import explained
+from proxy.upstream.body import Body, length, no_web_page, whole
 from proxy.upstream.egress import Door, next_url
 from proxy.upstream.ledger import Ledger
 from proxy.upstream.meaning import meaning
@@ -210,17 +208,9 @@ class Client:
 
     async def _read(self, response: aiohttp.ClientResponse, limit: int, kind: str) -> bytes:
         """A whole small body. Raises Unavailable when it is not small, or breaks off."""
-        found, size = [], 0
-        with explained(response.url):
-            async with contextlib.aclosing(pieces(response.content, self._stall)) as coming:
-                async for piece in coming:
-                    size += len(piece)
-                    if size > limit:
-                        what = f"sent more than {limit >> 20} MiB where a {kind} was due"
-                        raise Unavailable(f"{response.url.host}: {what}")
-                    found.append(piece)
-        self._received(kind, response.url.host or "?", size)
-        return b"".join(found)
+        found = await whole(response, self._stall, limit, kind)
+        self._received(kind, response.url.host or "?", len(found))
+        return found
 
     def _received(self, kind: str, host: str, size: int) -> None:
         metrics.received(self.upstream, kind, host, size)

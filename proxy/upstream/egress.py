@@ -20,6 +20,7 @@ from proxy import metrics, policy
 from proxy.config import Egress
 from proxy.errors import Unavailable
 from proxy.upstream.auth import Keyring
+from proxy.upstream.body import whole
 from proxy.upstream.causes import explained, untrusted
 from proxy.upstream.issuer import issuer_of
 from proxy.upstream.ledger import Hop, Ledger
@@ -28,6 +29,7 @@ from proxy.upstream.rules import Rules, literal
 HOP_LIMIT = 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _ISSUER_MEMORY = 60.0
+_TOKEN_LIMIT = 256 << 10
 _HEADER_LIMIT = 64 << 10
 """Bytes of one header field we accept: pkg.dev's tokens fill a kilobyte of Location, others' are longer."""
 
@@ -143,8 +145,7 @@ class Door:
         metrics.UPSTREAM_REQUESTS.labels(self._upstream, str(response.status)).inc()
         return response
 
-    @asynccontextmanager
-    async def _token(self, url: URL, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _token(self, url: URL, headers: Mapping[str, str]) -> tuple[int, bytes]:
         """One request to a token service; it does not follow redirects. Raises Unavailable."""
         response = await self._told(
             url,
@@ -152,7 +153,9 @@ class Door:
             lambda: self._open.get(url, headers=headers, allow_redirects=False, proxy=self._proxy(url)),
         )
         async with response:
-            yield response
+            if response.status != 200:
+                return response.status, b""
+            return 200, await whole(response, self._settings.stall_timeout, _TOKEN_LIMIT, "token")
 
     def _proxy(self, url: URL) -> str | None:
         return self._settings.proxy_for(url.host or "") or None
