@@ -27,6 +27,8 @@ Ask = Callable[[URL, Mapping[str, str]], Awaitable[tuple[int, bytes]]]
 """Asks a token service, through the door: its status, and the whole body of a 200. Raises Unavailable."""
 
 _MARGIN = 5.0
+_KEPT = 1000
+"""Tokens of one upstream: whoever asks for repositories that do not exist must not fill the memory with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +94,18 @@ class Keyring:
             if challenge.scheme == "bearer" and "realm" in challenge.params:
                 return (await self._token(ask, origin, challenge.params, scope)).header
             if challenge.scheme == "basic" and self._basic is not None and origin in self._origins:
-                self._tokens[origin, scope] = _Token(self._basic, math.inf)
-                return self._basic
+                return self._keep(origin, scope, _Token(self._basic, math.inf)).header
         return None
+
+    def _keep(self, origin: URL, scope: str, token: _Token) -> _Token:
+        """Room is made first: what has expired goes, and where that is not enough, the oldest."""
+        now = time.monotonic()
+        for key in [key for key, kept in self._tokens.items() if kept.expires < now]:
+            del self._tokens[key]
+        while len(self._tokens) >= _KEPT:
+            del self._tokens[next(iter(self._tokens))]
+        self._tokens[origin, scope] = token
+        return token
 
     async def _token(self, ask: Ask, origin: URL, params: Mapping[str, str], scope: str) -> _Token:
         """A token from the realm, fetched once for everybody who waits for it."""
@@ -107,10 +118,8 @@ class Keyring:
     async def _renew(self, ask: Ask, origin: URL, scope: str, url: URL) -> _Token:
         """The token is kept before the task leaves its table: a 401 handled in between would find neither."""
         try:
-            token = self._tokens[origin, scope] = await _fetch(
-                ask, url, self._basic if origin in self._origins else None
-            )
-            return token
+            token = await _fetch(ask, url, self._basic if origin in self._origins else None)
+            return self._keep(origin, scope, token)
         finally:
             del self._fetching[origin, scope]
 
