@@ -118,6 +118,35 @@ def test_credentials_stay_behind_when_a_redirect_leads_elsewhere(tidegate, far, 
         assert far.log[-1].headers["authorization"]
 
 
+@pytest.mark.parametrize("auth", [Basic(*USER.values()), Bearer(*USER.values())], ids=["basic", "bearer"])
+def test_a_redirect_from_elsewhere_does_not_use_our_account(tidegate, far, auth):
+    """The other host sends us back, to a path of its choice: what our account opens there stays closed."""
+    far.auth = auth
+    far.add_image("private/app", "v1", noise(1000))
+    secret = far.add_image("secret", "v1", noise(1000))
+    with origin_in_thread() as other:
+        far.fault("app/manifests/v2", Status(307, {"Location": f"{other.url}/back"}))
+        other.fault("/back", Status(307, {"Location": f"{far.url}/v2/secret/manifests/v1"}))
+        server = tidegate(quick(far.url, **USER), workers=1)
+        assert get(server, "/v2/private/app/manifests/v1").status == 200
+        got = get(server, "/v2/private/app/manifests/v2")
+        assert (got.status, got.body == secret.manifest) == (403, False)
+        asked = [request for request in far.log if "/secret/" in request.path]
+        assert [(request.status, "authorization" in request.headers) for request in asked] == [(401, False)]
+        assert get(server, "/v2/secret/manifests/v1").body == secret.manifest
+
+
+def test_a_host_we_are_redirected_to_may_want_an_anonymous_token(tidegate, far):
+    far.auth = Basic(*USER.values())
+    far.add_image("private/app", "v1", noise(1000))
+    with origin_in_thread() as other:
+        other.auth = Bearer()
+        image = other.add_image("private/app", "v2", noise(1000))
+        far.fault("app/manifests/v2", Status(307, {"Location": f"{other.url}/v2/private/app/manifests/v2"}))
+        server = tidegate(quick(far.url, **USER), workers=1)
+        assert get(server, "/v2/private/app/manifests/v2").body == image.manifest
+
+
 def test_another_host_cannot_ask_for_the_password(tidegate, far):
     """The redirect's host answers 401 and names a realm: it is asked without our name, or not at all."""
     content = noise(1000)

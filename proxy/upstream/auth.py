@@ -76,16 +76,29 @@ class Keyring:
         self._tokens: dict[tuple[URL, str], _Token] = {}
         self._fetching: dict[tuple[URL, str], asyncio.Task[_Token]] = {}
 
-    def known(self, origin: URL, scope: str) -> str | None:
-        """The header to send without being asked, where this origin has asked before."""
+    def home(self, origin: URL) -> bool:
+        """Whether this is the upstream itself."""
+        return origin in self._origins
+
+    def known(self, origin: URL, scope: str, home: bool = True) -> str | None:
+        """The header to send without being asked, where this origin has asked before. `home` is whether the chain of
+        redirects has been nowhere else so far."""
+        if self._keeps_back(origin, home):
+            return None
         token = self._tokens.get((origin, scope))
         if token is None or token.expires < time.monotonic():
             return None
         return token.header
 
-    async def answer(self, ask: Ask, response: aiohttp.ClientResponse, scope: str) -> str | None:
+    def _keeps_back(self, origin: URL, home: bool) -> bool:
+        """Who sends us back to our upstream has chosen the path, and must not choose what our account is used for."""
+        return not home and self._basic is not None and origin in self._origins
+
+    async def answer(self, ask: Ask, response: aiohttp.ClientResponse, scope: str, home: bool = True) -> str | None:
         """The header that answers a 401, None when nothing here does. Raises Denied, Unavailable."""
         origin = response.url.origin()
+        if self._keeps_back(origin, home):
+            return None
         sent, known = response.request_info.headers.get("Authorization"), self.known(origin, scope)
         if known is not None and known != sent:
             return known  # somebody else has renewed it since this request left

@@ -2,7 +2,8 @@
 
 Redirects are followed by hand because aiohttp's own following re-quotes signed URLs (`%2F` becomes `/`, and the CDN
 answers 403), and because every hop decides anew what may be sent there: credentials and tokens go to the origin they
-were meant for and nowhere else. A Location is used once and never kept: registry.k8s.io names another host next time.
+were meant for and nowhere else, and no longer there once the chain has left it: whoever sends us back has chosen the
+path. A Location is used once and never kept: registry.k8s.io names another host next time.
 """
 
 import socket
@@ -79,8 +80,10 @@ class Door:
         Raises Denied when a token service refuses, Unavailable when there is no response.
         """
         hop: Hop = "registry"
+        home = True
         for _ in range(HOP_LIMIT):
-            response = await self._recorded(method, url, headers, scope, hop)
+            home = home and self._keys.home(url.origin())
+            response = await self._recorded(method, url, headers, scope, hop, home)
             try:
                 if response.status not in _REDIRECTS or "Location" not in response.headers:
                     yield response
@@ -91,10 +94,10 @@ class Door:
         raise Unavailable(f"{url.host}: more than {HOP_LIMIT} redirects")
 
     async def _recorded(
-        self, method: str, url: URL, headers: Mapping[str, str], scope: str, hop: Hop
+        self, method: str, url: URL, headers: Mapping[str, str], scope: str, hop: Hop, home: bool
     ) -> aiohttp.ClientResponse:
         """One hop, allowed and written into the ledger, whatever comes of it."""
-        return await self._told(url, hop, lambda: self._hop(method, url, headers, scope))
+        return await self._told(url, hop, lambda: self._hop(method, url, headers, scope, home))
 
     async def _told(
         self, url: URL, hop: Hop, ask: Callable[[], Awaitable[aiohttp.ClientResponse]]
@@ -122,13 +125,15 @@ class Door:
             self._issuers[host] = issuer, now + _ISSUER_MEMORY
         return Unavailable(f"{host}: {untrusted(error, issuer)}; run tidegate doctor", label="tls")
 
-    async def _hop(self, method: str, url: URL, headers: Mapping[str, str], scope: str) -> aiohttp.ClientResponse:
+    async def _hop(
+        self, method: str, url: URL, headers: Mapping[str, str], scope: str, home: bool
+    ) -> aiohttp.ClientResponse:
         """One request; a 401 with a challenge that can be answered is asked once more."""
-        response = await self._send(method, url, headers, self._keys.known(url.origin(), scope))
+        response = await self._send(method, url, headers, self._keys.known(url.origin(), scope, home))
         if response.status != 401:
             return response
         try:
-            answer = await self._keys.answer(self._token, response, scope)
+            answer = await self._keys.answer(self._token, response, scope, home)
         except BaseException:
             response.close()
             raise
