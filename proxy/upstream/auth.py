@@ -19,6 +19,7 @@ import aiohttp
 from yarl import URL
 
 from proxy.errors import Denied, Unavailable
+from proxy.upstream.causes import host_of
 
 _CHALLENGE = re.compile(r"[\s,]*([A-Za-z][A-Za-z0-9_-]*)(?=[\s,]|$)")
 _TOKEN68 = re.compile(r"\s+[A-Za-z0-9._~+/-]+=*\s*(?=,|$)")
@@ -155,9 +156,9 @@ async def _fetch(ask: Ask, url: URL, basic: str | None) -> _Token:
     headers = {"Authorization": basic} if basic is not None else {}
     status, body = await ask(url, headers)
     if status in (400, 401, 403, 404):
-        raise Denied(f"{url.host}: the token service refuses ({status}); check username and password")
+        raise Denied(f"{host_of(url)}: the token service refuses ({status}); check username and password")
     if status != 200:
-        raise Unavailable(f"{url.host}: the token service answered {status}", label="status")
+        raise Unavailable(f"{host_of(url)}: the token service answered {status}", label="status")
     return read_token(url, body)
 
 
@@ -170,5 +171,5 @@ def read_token(url: URL, body: bytes) -> _Token:
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         token, lifetime = None, 0.0
     if not math.isfinite(lifetime) or not isinstance(token, str) or not token.isascii() or not token.isprintable():
-        raise Unavailable(f"{url.host}: the token service's answer holds no token")
+        raise Unavailable(f"{host_of(url)}: the token service's answer holds no token")
     return _Token(f"Bearer {token}", time.monotonic() + max(lifetime - _MARGIN, 1.0))

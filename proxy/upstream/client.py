@@ -31,6 +31,7 @@ from proxy.oci.names import Reference
 from proxy.ports import Ask, Gate
 from proxy.upstream.auth import Keyring
 from proxy.upstream.body import Body, length, no_web_page, whole
+from proxy.upstream.causes import host_of
 from proxy.upstream.egress import Door, next_url
 from proxy.upstream.ledger import Ledger
 from proxy.upstream.meaning import meaning
@@ -54,7 +55,7 @@ class Client:
         self.upstream = settings.name
         self.base = base
         self._base = URL(base)
-        self.host = self._base.host or base
+        self.host = host_of(self._base)
         self._instance = instance
         self._gate = gate
         self._keys = Keyring(frozenset({self._base.origin()}), settings.username, settings.password.reveal())
@@ -63,12 +64,11 @@ class Client:
         self._patience = settings.egress.first_byte_deadline
         self._ledger = ledger
         egress = settings.egress
-        named = [URL(url) for url in (*settings.urls, *([egress.proxy] if egress.proxy else []))]
-        rules = Rules.of(egress.allow, egress.deny, egress.allow_private, named)
+        rules = Rules.of(egress.allow, egress.deny, egress.allow_private, settings.urls, egress.proxy)
         self._door = Door(settings.name, egress, self._keys, rules, ledger)
         # A mirror of the registry has to be told which registry is meant, as containerd tells it; the registry itself
         # knows. This is what lets an upstream be another tidegate.
-        self._namespace = "" if self._base.host == settings.name.partition(":")[0] else f"ns={settings.name}"
+        self._namespace = "" if self.host == settings.name.partition(":")[0] else f"ns={settings.name}"
 
     async def start(self) -> None:
         await self._door.start()
@@ -90,7 +90,7 @@ class Client:
             media_type = manifest_type(content, response.headers.get("Content-Type", ""))
             if media_type is None:
                 what = "a web page" if response.content_type == "text/html" else "something that is no manifest"
-                raise Unavailable(f"{response.url.host}: sent {what} where a manifest was due")
+                raise Unavailable(f"{host_of(response.url)}: sent {what} where a manifest was due")
             said = _said_digest(response)
         digest = self._digest_of(content, reference, said)
         return Manifest(Descriptor(digest, len(content), media_type), content)
@@ -99,7 +99,7 @@ class Client:
         """The digest a manifest goes by: the one asked for, the one the upstream named, else sha256 of the bytes."""
         wanted = reference if isinstance(reference, Digest) else said or Digest.of(content)
         if not wanted.matches(content):
-            raise Unavailable(f"{self._base.host}: sent a manifest that does not match {wanted.short}")
+            raise Unavailable(f"{self.host}: sent a manifest that does not match {wanted.short}")
         return wanted
 
     async def blob_size(self, ask: Ask, digest: Digest) -> Descriptor:
@@ -146,8 +146,8 @@ class Client:
                 return
             url = next_url(url, link)
             if url.origin() != self._base.origin():
-                raise Unavailable(f"{self._base.host}: its list goes on at another host, {url.host}")
-        raise Unavailable(f"{self._base.host}: a list of more than {_PAGE_LIMIT} pages")
+                raise Unavailable(f"{self.host}: its list goes on at another host, {host_of(url)}")
+        raise Unavailable(f"{self.host}: a list of more than {_PAGE_LIMIT} pages")
 
     def _ask(
         self, method: str, path: str, ask: Ask, unknown: type[RegistryError], **headers: str
@@ -168,7 +168,9 @@ class Client:
                 if response.status not in (200, 206, 416):
                     raise meaning(response, ask.repo, unknown)
                 if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-                    raise Unavailable(f"{response.url.host}: sent a {response.headers['Content-Encoding'][:20]} body")
+                    raise Unavailable(
+                        f"{host_of(response.url)}: sent a {response.headers['Content-Encoding'][:20]} body"
+                    )
                 heard()
                 yield response
 
@@ -178,7 +180,7 @@ class Client:
         clients stop waiting for it, although the request goes on: a scanning proxy may still deliver."""
 
         def silent() -> None:
-            self._gate.failed(Unavailable(f"{self._base.host}: no answer in time", label="timeout"))
+            self._gate.failed(Unavailable(f"{self.host}: no answer in time", label="timeout"))
 
         def heard() -> None:
             watch.cancel()
@@ -209,12 +211,12 @@ class Client:
     async def _read(self, response: aiohttp.ClientResponse, limit: int, kind: str) -> bytes:
         """A whole small body. Raises Unavailable when it is not small, or breaks off."""
         found = await whole(response, self._stall, limit, kind)
-        self._received(kind, response.url.host or "?", len(found))
+        self._received(kind, host_of(response.url), len(found))
         return found
 
     def _received(self, kind: str, host: str, size: int) -> None:
         metrics.received(self.upstream, kind, host, size)
-        self._ledger.received(self.upstream, host, "registry" if host == self._base.host else "redirect", size)
+        self._ledger.received(self.upstream, host, "registry" if host == self.host else "redirect", size)
 
     def _url(self, path: str) -> URL:
         base = str(self._base).rstrip("/")
@@ -222,7 +224,7 @@ class Client:
         return URL(f"{origin}/v2{prefix}/{path}{'?' if self._namespace else ''}{self._namespace}", encoded=True)
 
     def __repr__(self) -> str:
-        return f"<Client {self.upstream} at {self._base.host}>"
+        return f"<Client {self.upstream} at {self.host}>"
 
 
 def _said_digest(response: aiohttp.ClientResponse) -> Digest | None:
@@ -239,7 +241,7 @@ def _document(response: aiohttp.ClientResponse, content: bytes) -> Mapping[str, 
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
-        raise Unavailable(f"{response.url.host}: answered something else where a list was due")
+        raise Unavailable(f"{host_of(response.url)}: answered something else where a list was due")
     return document
 
 

@@ -22,7 +22,7 @@ from proxy.config import Egress
 from proxy.errors import Unavailable
 from proxy.upstream.auth import Keyring
 from proxy.upstream.body import whole
-from proxy.upstream.causes import explained, untrusted
+from proxy.upstream.causes import explained, host_of, untrusted
 from proxy.upstream.issuer import issuer_of
 from proxy.upstream.ledger import Hop, Ledger
 from proxy.upstream.rules import Rules, literal
@@ -51,7 +51,9 @@ class Door:
         """Raises OSError when a certificate file cannot be read."""
         context = tls_context(self._settings)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30, ssl=context, resolver=_Checked(self._rules)),
+            connector=aiohttp.TCPConnector(
+                limit=0, ttl_dns_cache=30, ssl=context, resolver=_Checked(self._rules, named=True)
+            ),
             timeout=aiohttp.ClientTimeout(
                 # Until the first byte a proxy may scan a whole download; after it the body's own watch is stricter.
                 total=None,
@@ -79,19 +81,19 @@ class Door:
 
         Raises Denied when a token service refuses, Unavailable when there is no response.
         """
-        hop: Hop = "registry"
-        home = True
+        home, named = True, True
         for _ in range(HOP_LIMIT):
             home = home and self._keys.home(url.origin())
+            hop: Hop = "registry" if named and home else "redirect"
             response = await self._recorded(method, url, headers, scope, hop, home)
             try:
                 if response.status not in _REDIRECTS or "Location" not in response.headers:
                     yield response
                     return
-                url, hop = next_url(url, response.headers["Location"]), "redirect"
+                url, named = next_url(url, response.headers["Location"]), False
             finally:
                 response.release()
-        raise Unavailable(f"{url.host}: more than {HOP_LIMIT} redirects")
+        raise Unavailable(f"{host_of(url)}: more than {HOP_LIMIT} redirects")
 
     async def _recorded(
         self, method: str, url: URL, headers: Mapping[str, str], scope: str, hop: Hop, home: bool
@@ -102,10 +104,10 @@ class Door:
     async def _told(
         self, url: URL, hop: Hop, ask: Callable[[], Awaitable[aiohttp.ClientResponse]]
     ) -> aiohttp.ClientResponse:
-        host = url.host or "?"
+        host = host_of(url)
         try:
             with explained(url, self._proxy(url)):
-                self._rules.check_host(host, url.port or 0)
+                await self._check(url, named=hop == "registry")
                 response = await ask()
         except Unavailable as error:
             if isinstance(error.__cause__, aiohttp.ClientConnectorCertificateError):
@@ -115,10 +117,18 @@ class Door:
         self._ledger.hop(self._upstream, host, hop, response.status)
         return response
 
+    async def _check(self, url: URL, *, named: bool) -> None:
+        """As a name here, as addresses when it is resolved; but a place that is exempt there, and that somebody else
+        has named this time, is looked up here: our connections to it may be open already. Raises Refused, OSError."""
+        host, port = host_of(url), url.port or 0
+        self._rules.check_host(host, port, named=named)
+        if not named and self._proxy(url) is None and self._rules.exempt(host, port):
+            await _Checked(self._rules, named=False).resolve(host, port)
+
     async def _with_issuer(self, url: URL, error: aiohttp.ClientConnectorCertificateError) -> Unavailable:
         """The same refusal with the name of who signed: that name tells an administrator whose firewall it is. Looked
         up once a host and minute."""
-        host, now = url.host or "?", time.monotonic()
+        host, now = host_of(url), time.monotonic()
         issuer, until = self._issuers.get(host, ("", 0.0))
         if now > until:
             issuer = await issuer_of(self._open, url, self._proxy(url))
@@ -201,9 +211,10 @@ def next_url(current: URL, location: str) -> URL:
 class _Checked(ThreadedResolver):
     """Resolves once, checks every address, and gives those to connect to: no second look-up in between."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, *, named: bool) -> None:
         super().__init__()
         self._rules = rules
+        self._named = named
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
@@ -213,5 +224,5 @@ class _Checked(ThreadedResolver):
         for result in found:
             address = literal(result["host"])
             if address is not None:
-                self._rules.check_address(host, port, address)
+                self._rules.check_address(host, port, address, named=self._named)
         return found
