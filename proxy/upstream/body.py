@@ -59,7 +59,7 @@ async def pieces(content: aiohttp.StreamReader, stall: float) -> AsyncGenerator[
             piece = await content.readany()
 
 
-async def whole(response: aiohttp.ClientResponse, stall: float, limit: int, kind: str) -> bytes:
+async def whole(response: aiohttp.ClientResponse, stall: float, limit: int, due: str) -> bytes:
     """A small body, all of it: one read gives what has come so far, no more. Raises Unavailable when it is not small,
     or breaks off."""
     found = bytearray()
@@ -68,8 +68,7 @@ async def whole(response: aiohttp.ClientResponse, stall: float, limit: int, kind
             async for piece in coming:
                 found += piece
                 if len(found) > limit:
-                    what = f"sent more than {limit >> 10} KiB where a {kind} was due"
-                    raise Unavailable(f"{host_of(response.url)}: {what}")
+                    raise Unavailable(f"{host_of(response.url)}: sent too much where a {due} was due")
     return bytes(found)
 
 

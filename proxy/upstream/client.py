@@ -6,7 +6,6 @@ client ever learns "there is no such image" from a firewall.
 """
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -34,11 +33,9 @@ from proxy.upstream.body import Body, length, no_web_page, whole
 from proxy.upstream.causes import host_of
 from proxy.upstream.egress import Door, next_url
 from proxy.upstream.ledger import Ledger
+from proxy.upstream.lists import LIST_LIMIT, PAGE_LIMIT, document, next_link
 from proxy.upstream.meaning import meaning
 from proxy.upstream.rules import Rules
-
-_LIST_LIMIT = 64 << 20
-_PAGE_LIMIT = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +118,7 @@ class Client:
         async for page in self._pages(f"{ask.repo}/tags/list", ask, NameUnknown):
             listed = page.get("tags")
             found += [tag for tag in listed if isinstance(tag, str)] if isinstance(listed, list) else []
-        return sorted(set(found))
+        return sorted(dict.fromkeys(found))  # not a set: it would forget the order, and sorting hold the loop for long
 
     async def referrers(self, ask: Ask, digest: Digest) -> list[Mapping[str, Any]]:
         """Descriptors of all referrers, every page. Raises ManifestUnknown when the upstream has no such API, Denied,
@@ -133,21 +130,27 @@ class Client:
         return found
 
     async def _pages(self, path: str, ask: Ask, unknown: type[RegistryError]) -> AsyncIterator[Mapping[str, Any]]:
-        url = self._url(path)
-        for _ in range(_PAGE_LIMIT):
-            assert url is not None
-            async with self._ask_url(
-                "GET", url, ask, unknown, {"Accept": f"application/json, {OCI_INDEX}"}
-            ) as response:
-                document = _document(response, await self._read(response, _LIST_LIMIT, "manifest"))
-                link = _next_link(response.headers.get("Link"))
-            yield document
+        url, left = self._url(path), LIST_LIMIT
+        for number in range(PAGE_LIMIT):
+            try:
+                async with self._ask_url(
+                    "GET", url, ask, unknown, {"Accept": f"application/json, {OCI_INDEX}"}
+                ) as response:
+                    content = await self._read(response, left, "list")
+                    page, here = await document(response, content), response.url
+                    link = next_link(response.headers.get("Link"))
+            except (ManifestUnknown, NameUnknown) as error:
+                if number == 0:
+                    raise
+                raise Unavailable(f"{host_of(url)}: its list breaks off: {error.message}", label="status") from None
+            yield page
             if link is None:
                 return
-            url = next_url(url, link)
-            if url.origin() != self._base.origin():
-                raise Unavailable(f"{self.host}: its list goes on at another host, {host_of(url)}")
-        raise Unavailable(f"{self.host}: a list of more than {_PAGE_LIMIT} pages")
+            left -= len(content)
+            url = next_url(here, link)  # a list behind a redirect goes on where it was found
+            if url.origin() != here.origin():
+                raise Unavailable(f"{host_of(here)}: its list goes on at another host, {host_of(url)}")
+        raise Unavailable(f"{self.host}: a list of more than {PAGE_LIMIT} pages")
 
     def _ask(
         self, method: str, path: str, ask: Ask, unknown: type[RegistryError], **headers: str
@@ -208,10 +211,10 @@ class Client:
             metrics.UPSTREAM_ERRORS.labels(self.upstream, error.label).inc()
             raise
 
-    async def _read(self, response: aiohttp.ClientResponse, limit: int, kind: str) -> bytes:
+    async def _read(self, response: aiohttp.ClientResponse, limit: int, due: str) -> bytes:
         """A whole small body. Raises Unavailable when it is not small, or breaks off."""
-        found = await whole(response, self._stall, limit, kind)
-        self._received(kind, host_of(response.url), len(found))
+        found = await whole(response, self._stall, limit, due)
+        self._received("manifest", host_of(response.url), len(found))
         return found
 
     def _received(self, kind: str, host: str, size: int) -> None:
@@ -233,20 +236,3 @@ def _said_digest(response: aiohttp.ClientResponse) -> Digest | None:
         return Digest.parse(response.headers.get("Docker-Content-Digest", ""))
     except DigestInvalid:
         return None
-
-
-def _document(response: aiohttp.ClientResponse, content: bytes) -> Mapping[str, Any]:
-    try:
-        document = json.loads(content)
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
-        raise Unavailable(f"{host_of(response.url)}: answered something else where a list was due")
-    return document
-
-
-def _next_link(header: str | None) -> str | None:
-    """The target of `Link: <...>; rel="next"`."""
-    if not header or not header.startswith("<") or 'rel="next"' not in header.replace("rel=next", 'rel="next"'):
-        return None
-    return header[1:].partition(">")[0] or None
