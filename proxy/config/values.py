@@ -201,9 +201,10 @@ def _url(value: object, expected: str) -> str:
     try:
         parts = urlsplit(text(value))
         good = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port)
-    except ValueError:
+        named = URL(text(value)).host  # what connects decodes the name, and may find that it cannot
+    except (ValueError, IndexError):
         raise _not(expected, shown) from None
-    if not good or parts.query or parts.fragment or any(c.isspace() for c in shown):
+    if not good or not named or parts.query or parts.fragment or any(c.isspace() for c in shown):
         raise _not(expected, shown)
     return urlunsplit(parts).rstrip("/")
 
