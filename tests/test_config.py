@@ -166,6 +166,8 @@ MISTAKES = [
     ('[server]\nlisten = "x', r"FILE: not TOML: .* at the end of the file|FILE:2: not TOML: "),
     ("[sever]\n", r"FILE:1: unknown section \[sever\]; did you mean server\?"),
     ("[server]\n\n# c\nlissen = 1\n", r"FILE:4: unknown key lissen in \[server\]; did you mean listen\?"),
+    ("x = " + "[" * 2000 + "]" * 2000, r"FILE: is nested too deep"),
+    (f"server.listen{'.a' * 5000} = 1\n", r"FILE: server\.listen must be text of one line, not a table"),
     ("[server]\nzzzz = 1\n", r"FILE:2: unknown key zzzz in \[server\]; known are data, drain, listen"),
     ("server = 1\n", r"FILE:1: server must be a table: \[server\]"),
     ("[upstreams.quay.io]\n", r'FILE:1: a registry\'s name with a dot needs quotes: \[upstreams\."quay\.io"\]'),
@@ -218,7 +220,7 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("text", "line"), MISTAKES, ids=[text for text, _ in MISTAKES])
+@pytest.mark.parametrize(("text", "line"), MISTAKES, ids=[text[:60] for text, _ in MISTAKES])
 def test_a_mistake_is_one_line(write, text, line):
     file = write(text)
     with pytest.raises(ConfigError) as caught:

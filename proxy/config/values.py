@@ -29,7 +29,10 @@ _SEGMENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*\Z")
 
 
 def _not(expected: str, value: object) -> ValueError:
-    shown = json.dumps(value, default=str, ensure_ascii=False)
+    try:
+        shown = json.dumps(value, default=str, ensure_ascii=False)
+    except RecursionError:  # a.a.a.a... = 1
+        shown = "a table"
     return ValueError(f"must be {expected}, not {shown if len(shown) <= 60 else shown[:57] + '...'}")
 
 
