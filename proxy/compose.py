@@ -11,7 +11,8 @@ import time
 from collections.abc import Awaitable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.parse import urlsplit
+
+from yarl import URL
 
 from proxy import __version__, doctor, metrics
 from proxy.care import census, plan
@@ -165,9 +166,7 @@ class Service:
         numbers = itertools.count()
         for name, upstream in self._settings.upstreams.items():
             numbered = list(zip(numbers, upstream.urls, strict=False))
-            ways[name] = [
-                Circuit(self._board, number, urlsplit(url).hostname or name, folder) for number, url in numbered
-            ]
+            ways[name] = [Circuit(self._board, number, URL(url).raw_host or name, folder) for number, url in numbered]
             if upstream.max_bandwidth:
                 first = numbered[0][0]
                 lock = os.path.join(folder, f"{first}.pace")
@@ -218,7 +217,7 @@ class Service:
 
     def _own_names(self) -> Mapping[str, None]:
         server = self._settings.server
-        return own_names(server.listen, server.names, urlsplit(server.url).netloc)
+        return own_names(server.listen, server.names, URL(server.url).raw_authority)
 
     def _cached(self, upstream: Upstream, instance: str, rooms: Rooms) -> Registry:
         pairs = zip(upstream.urls, self._ways[upstream.name], strict=True)

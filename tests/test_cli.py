@@ -188,6 +188,38 @@ def test_a_reader_that_leaves_gets_no_traceback(tmp_path):
     assert process.wait(10) == 1
 
 
+@pytest.mark.parametrize(
+    ("redirection", "line"),
+    [(">&-", "standard output is closed"), (">/dev/full", "standard output: No space left on device")],
+)
+@pytest.mark.parametrize("words", ["config", "egress --expected --list", "--help", "-V"])
+def test_an_answer_that_cannot_be_written_is_one_line_and_1(tmp_path, redirection, line, words):
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"exec {sys.executable} -m proxy {words} {redirection}"],
+        env=environment(TIDEGATE_SERVER_DATA=str(tmp_path), TIDEGATE_CONFIG=os.devnull),
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=20,
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith(line)
+
+
+@pytest.mark.parametrize("image", [b"\xff", b"a\xff:1", b"a\nb"])
+def test_an_image_that_is_no_text_is_wrong_usage(run, image):
+    assert run("doctor", image) == (2, "", "IMAGE is not text; see tidegate doctor --help\n")
+
+
+@pytest.mark.parametrize("command", ["egress", "legacy"])
+def test_a_damaged_index_is_one_line(run, tmp_path, command):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index" / "cache.db").write_bytes(b"garbage" * 1000)
+    status, output, errors = run(command)
+    assert (status, output, errors.count("\n")) == (1, "", 1)
+    assert errors.startswith(f"{tmp_path}/index cannot be read (file is not a database); tidegate serve sets it aside")
+
+
 @pytest.fixture
 def asking(tmp_path):
     """`tidegate status` and its connection to an admin socket that has not answered yet."""

@@ -64,6 +64,11 @@ def test_the_variable_names_the_file(write):
     assert load(None, {"TIDEGATE_CONFIG": file}, {}).server.workers == 3
 
 
+@pytest.mark.parametrize("url", ["http://my_cache:5000", "http://bücher.example:5000", "http://[::1]:5000"])
+def test_unusual_names_of_our_own_are_no_mistake(write, url):
+    assert load(write(f'[server]\nurl = "{url}"\n'), {}, {}).server.url == url
+
+
 def test_one_table_is_enough_for_an_upstream(write):
     settings = load(write('[upstreams."Quay.IO:443"]\n[upstreams."docker.io"]\n'), {}, {})
     assert settings.upstreams["quay.io"].urls == ("https://quay.io",)
@@ -161,6 +166,8 @@ MISTAKES = [
     ('[server]\nlisten = "x', r"FILE: not TOML: .* at the end of the file|FILE:2: not TOML: "),
     ("[sever]\n", r"FILE:1: unknown section \[sever\]; did you mean server\?"),
     ("[server]\n\n# c\nlissen = 1\n", r"FILE:4: unknown key lissen in \[server\]; did you mean listen\?"),
+    ("x = " + "[" * 2000 + "]" * 2000, r"FILE: is nested too deep"),
+    (f"server.listen{'.a' * 5000} = 1\n", r"FILE: server\.listen must be text of one line, not a table"),
     ("[server]\nzzzz = 1\n", r"FILE:2: unknown key zzzz in \[server\]; known are data, drain, listen"),
     ("server = 1\n", r"FILE:1: server must be a table: \[server\]"),
     ("[upstreams.quay.io]\n", r'FILE:1: a registry\'s name with a dot needs quotes: \[upstreams\."quay\.io"\]'),
@@ -186,6 +193,10 @@ MISTAKES = [
     ('[upstreams."a.b"]\nurls = ["https://a.b/?x=1"]\n', r"FILE:2: upstreams\.a\.b\.urls must be a URL"),
     ('[upstreams."a.b"]\nurls = ["https://u:p@a.b"]\n', r"FILE:2: upstreams\.a\.b\.urls must not hold an account"),
     ('[upstreams."a.b"]\nurls = ["https://a.b:x"]\n', r"FILE:2: upstreams\.a\.b\.urls must be a URL"),
+    ('[upstreams."a.b"]\nurls = ["https://xn--a.com"]\n', r"FILE:2: upstreams\.a\.b\.urls must be a URL"),
+    ('[server]\nurl = "http://xn--:5000"\n', r"FILE:2: server\.url must be a URL"),
+    ('[egress]\nproxy = "http://xn--a.com:3128"\n', r"FILE:2: egress\.proxy must be a URL"),
+    ('[egress]\ndeny = ["büch*.example"]\n', r"FILE:2: egress\.deny must be a list of host patterns, wildcards"),
     ('[upstreams."a.b"]\non_gone = "hide"\n', r'FILE:2: upstreams\.a\.b\.on_gone must be "keep" or "obey", not "hide"'),
     ('[upstreams."a.b"]\nmax_fills = 0\n', r"FILE:2: upstreams\.a\.b\.max_fills must be a whole number from 1 to 1000"),
     ('[upstreams."a.b"]\nprefix = "a/b"\n', r"FILE:2: upstreams\.a\.b\.prefix must be one path segment"),
@@ -209,7 +220,7 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("text", "line"), MISTAKES, ids=[text for text, _ in MISTAKES])
+@pytest.mark.parametrize(("text", "line"), MISTAKES, ids=[text[:60] for text, _ in MISTAKES])
 def test_a_mistake_is_one_line(write, text, line):
     file = write(text)
     with pytest.raises(ConfigError) as caught:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.fakes import Basic, Bearer, Drip, Status, origin_in_thread
+from tests.fakes import Basic, Bearer, Cut, Drip, Stall, Status, origin_in_thread
 from tests.support import MIB, blob_path, crowd, get, kept, noise, quick, spread, until, written
 
 USER = {"username": "robot", "password": "s3cret-s3cret"}
@@ -49,6 +49,28 @@ def test_a_token_is_renewed_before_it_expires(tidegate, locked):
     refused = [request for request in locked.log if request.status == 401]
     assert not any("authorization" in request.headers for request in refused)  # no old token was ever tried
     assert len(refused) == 2
+
+
+def test_a_token_that_comes_in_pieces_is_read_whole(tidegate, locked):
+    rule = locked.fault("/token", Drip(20, 0.02))
+    server = tidegate(quick(locked.url, **USER), workers=1)
+    assert get(server, "/v2/private/app/manifests/v1").status == 200
+    assert rule.used == 1
+
+
+@pytest.mark.parametrize("fault", [Stall(20), Cut(20)], ids=["stalls", "is cut"])
+def test_a_token_service_that_stops_in_the_middle_is_waited_for_no_longer_than_a_stall(tidegate, locked, fault):
+    locked.fault("/token", fault)
+    server = tidegate(quick(locked.url, first_byte_deadline="8s", **USER), workers=1)
+    got = get(server, "/v2/private/app/manifests/v1")
+    assert (got.status, got.seconds < 6) == (503, True)
+
+
+def test_a_token_service_that_sends_without_end_is_left(tidegate, locked):
+    locked.fault("/token", Status(200, body=b" " * MIB))
+    server = tidegate(quick(locked.url, **USER), workers=1)
+    got = get(server, "/v2/private/app/manifests/v1")
+    assert (got.status, "where a token was due" in got.reason) == (503, True)
 
 
 def test_four_workers_take_a_token_each_at_most(tidegate, locked):
@@ -94,6 +116,35 @@ def test_credentials_stay_behind_when_a_redirect_leads_elsewhere(tidegate, far, 
         assert "authorization" not in asked.headers
         assert asked.query == "X-Signature=a%2Fb%3D"
         assert far.log[-1].headers["authorization"]
+
+
+@pytest.mark.parametrize("auth", [Basic(*USER.values()), Bearer(*USER.values())], ids=["basic", "bearer"])
+def test_a_redirect_from_elsewhere_does_not_use_our_account(tidegate, far, auth):
+    """The other host sends us back, to a path of its choice: what our account opens there stays closed."""
+    far.auth = auth
+    far.add_image("private/app", "v1", noise(1000))
+    secret = far.add_image("secret", "v1", noise(1000))
+    with origin_in_thread() as other:
+        far.fault("app/manifests/v2", Status(307, {"Location": f"{other.url}/back"}))
+        other.fault("/back", Status(307, {"Location": f"{far.url}/v2/secret/manifests/v1"}))
+        server = tidegate(quick(far.url, **USER), workers=1)
+        assert get(server, "/v2/private/app/manifests/v1").status == 200
+        got = get(server, "/v2/private/app/manifests/v2")
+        assert (got.status, got.body == secret.manifest) == (403, False)
+        asked = [request for request in far.log if "/secret/" in request.path]
+        assert [(request.status, "authorization" in request.headers) for request in asked] == [(401, False)]
+        assert get(server, "/v2/secret/manifests/v1").body == secret.manifest
+
+
+def test_a_host_we_are_redirected_to_may_want_an_anonymous_token(tidegate, far):
+    far.auth = Basic(*USER.values())
+    far.add_image("private/app", "v1", noise(1000))
+    with origin_in_thread() as other:
+        other.auth = Bearer()
+        image = other.add_image("private/app", "v2", noise(1000))
+        far.fault("app/manifests/v2", Status(307, {"Location": f"{other.url}/v2/private/app/manifests/v2"}))
+        server = tidegate(quick(far.url, **USER), workers=1)
+        assert get(server, "/v2/private/app/manifests/v2").body == image.manifest
 
 
 def test_another_host_cannot_ask_for_the_password(tidegate, far):

@@ -51,11 +51,16 @@ def look(tmp_path: Path) -> Look:
     """look(url, **keys) walks to registry.k8s.io/pause:3.9 at that URL; the printed report."""
 
     async def look(
-        *urls: str, image: str = "", limits: Limits = QUICK, egress: Mapping[str, Any] | None = None, **keys: Any
+        *urls: str,
+        image: str = "",
+        limits: Limits = QUICK,
+        egress: Mapping[str, Any] | None = None,
+        server: Mapping[str, Any] | None = None,
+        **keys: Any,
     ) -> str:
         file = tmp_path / "t.toml"
         own = {"urls": urls, "allow_private": True, **keys}
-        file.write_text(toml({"egress": egress or {}, "upstreams": {"registry.k8s.io": own}}))
+        file.write_text(toml({"server": server or {}, "egress": egress or {}, "upstreams": {"registry.k8s.io": own}}))
         found = await asyncio.to_thread(config.load, str(file), {}, {"--data": str(tmp_path)})
         report = await examine(found, image, inside=False, limits=limits)
         await asyncio.sleep(0.05)  # a fake notices a little later that it was hung up on
@@ -153,6 +158,17 @@ async def test_names_of_images(look: Look, origin: Origin) -> None:
     text = await look(origin.url, image="pause:none")
     has(text, "FAIL hop 1 127.0.0.1 answered 404 for a manifest", "Nodes see: registry.k8s.io/pause:none: not found")
     assert origin.count(contains="ns=registry.k8s.io") > 0  # a mirror is told which registry is meant
+
+
+async def test_a_name_without_registry_where_nobody_answers_for_those(look: Look, origin: Origin) -> None:
+    text = await look(origin.url, image="pause:3.9", server={"unqualified": []})
+    has(
+        text,
+        "FAIL image pause:3.9 names no registry, and [server] unqualified is empty",
+        "Fix: write REGISTRY/NAME:TAG",
+    )
+    image(origin)
+    has(await look(origin.url, image="registry.k8s.io/pause:3.9", server={"unqualified": []}), "All well.")
 
 
 async def test_offline_is_no_problem(look: Look, origin: Origin) -> None:

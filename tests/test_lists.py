@@ -5,8 +5,8 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.fakes import Status
-from tests.support import crowd, get, noise, quick, spread
+from tests.fakes import Status, origin_in_thread
+from tests.support import MIB, crowd, get, noise, quick, spread
 
 REPO = "kube-apiserver"
 TAGS = sorted(f"v1.{minor}.{patch}" for minor in range(5) for patch in range(5))
@@ -67,6 +67,43 @@ def test_a_page_repeats_the_name_and_the_ns_it_was_asked_by(tidegate, tagged):
         assert json.loads(got.body)["name"] == path
         rest = list(pages(server, got.headers["Link"][1:].partition(">")[0]))
         assert rest == [{"name": path, "tags": TAGS[20:]}]
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_list_behind_a_redirect_goes_on_where_it_was_found(tidegate, far, absolute):
+    """registry.k8s.io redirects every list, and what a Link means is relative to where it stood."""
+    with origin_in_thread() as behind:
+        for tag in TAGS[:7]:
+            behind.add_manifest(f"images/{REPO}", tag, b"{}")
+        path = f"/v2/images/{REPO}/tags/list"
+        far.fault(f"/v2/{REPO}/tags/list", Status(307, {"Location": f"{behind.url}{path}"}))
+        behind.page = 3
+        if absolute:
+            link = {"Link": f'<{behind.url}{path}?n=3&last={TAGS[2]}>; rel="next"'}
+            first = json.dumps({"name": REPO, "tags": TAGS[:3]}).encode()
+            behind.fault(path, Status(200, link, first), times=1)
+        server = tidegate(quick(far.url), workers=1)
+        assert json.loads(get(server, f"/v2/{REPO}/tags/list").body)["tags"] == TAGS[:7]
+        assert (far.count(), behind.count()) == (1, 3)
+
+
+@pytest.mark.parametrize("status", [404, 500])
+def test_a_list_that_breaks_off_is_no_unknown_name(tidegate, tagged, status):
+    tagged.page = 4
+    tagged.fault("last=", Status(status))
+    server = tidegate(quick(tagged.url), workers=1)
+    got = get(server, f"/v2/{REPO}/tags/list")
+    assert (got.status, tagged.count() >= 2) == (503, True)
+
+
+def test_a_list_is_bounded_over_all_its_pages(tidegate, tagged):
+    page = b'{"tags": []' + b" " * (25 * MIB) + b"}"
+    link = {"Link": f'</v2/{REPO}/tags/list?more>; rel="next"'}
+    rule = tagged.fault("/tags/list", Status(200, link, page))
+    server = tidegate(quick(tagged.url), workers=1)
+    got = get(server, f"/v2/{REPO}/tags/list")
+    assert (got.status, "sent too much where a list was due" in got.reason) == (503, True)
+    assert rule.used in (3, 6), "it may be asked twice"
 
 
 def test_a_list_of_nothing_and_an_upstream_in_trouble(tidegate, tagged):

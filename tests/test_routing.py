@@ -11,7 +11,7 @@ import pytest
 
 from tests.fakes import origin_in_thread
 from tests.fakes.origin import OCI_MANIFEST
-from tests.support import get
+from tests.support import get, quick
 
 K8S, QUAY = "registry.k8s.io", "quay.io"
 TAGS = [f"v{number}" for number in range(1, 6)]
@@ -145,3 +145,12 @@ def test_pages_of_referrers_keep_ns_and_type(cache, quay, served):
         link = got.headers["Link"]
         path = re.fullmatch(r'<(/v2/app/referrers/\S+)>; rel="next"', link)[1] if link else None
     assert len(found) == len(set(found)) == 3
+
+
+@pytest.mark.parametrize(
+    ("url", "ns"), [("http://bücher.example:5000", "xn--bcher-kva.example:5000"), ("http://my_cache", "")]
+)
+def test_a_name_of_our_own_that_clients_write_otherwise_or_cannot_write(tidegate, far, url, ns):
+    image = far.add_image("app", "v1", b"content")
+    server = tidegate({"server": {"url": url}, **quick(far.url)}, workers=1)
+    assert get(server, f"/v2/app/manifests/v1?ns={ns}").body == image.manifest

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from proxy.upstream.ledger import fits
+
 _LIMIT = 1000
 _DAY = 86400.0
 
@@ -58,14 +60,9 @@ class Legacy:
 
 
 def read(rows: Iterable[Mapping[str, Any]]) -> list[Sighting]:
-    """Kept rows; what another version wrote and cannot be read is passed over."""
-    found = []
-    for row in rows:
-        try:
-            found.append(Sighting(**row))
-        except TypeError:
-            continue
-    return found
+    """Kept rows; what another version or another program wrote and cannot be read is passed over."""
+    blank = asdict(Sighting("", "", ""))
+    return [Sighting(**row) for row in rows if fits(row, blank)]
 
 
 def merged(tables: Iterable[Iterable[Sighting]]) -> list[Sighting]:

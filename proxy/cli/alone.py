@@ -49,8 +49,12 @@ def images(data: str, image: str) -> list[dict[str, Any]]:
 
 @contextmanager
 def _index(data: str) -> Iterator[Index]:
-    with _held(data), closing(Index(os.path.join(data, "index"))) as index:
-        yield index
+    folder = os.path.join(data, "index")
+    try:
+        with _held(data), closing(Index(folder)) as index:
+            yield index
+    except sqlite3.Error as error:
+        raise StartError(f"{folder} cannot be read ({error}); tidegate serve sets it aside and begins anew") from None
 
 
 @contextmanager

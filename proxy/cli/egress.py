@@ -11,6 +11,7 @@ from fnmatch import fnmatch
 from typing import Any
 
 from proxy.config import format_size
+from proxy.upstream.ledger import OTHERS
 
 EXPECTED: Sequence[tuple[str, str]] = (
     ("registry.k8s.io", "the redirector itself"),
@@ -47,8 +48,10 @@ def with_expected(rows: Iterable[Row]) -> list[Row]:
 
 
 def hosts(rows: Iterable[Row]) -> list[str]:
-    """Every host once, those that were only ever refused left out: they are not needed, they are not allowed."""
-    return sorted({row["host"] for row in rows if row["count"] or row["hop"] == "expected" or not _refused(row)})
+    """Every host once, those that were only ever refused left out: they are not needed, they are not allowed. So is
+    the row of those the ledger had no room for, which is no host."""
+    wanted = (row for row in rows if row["count"] or row["hop"] == "expected" or not _refused(row))
+    return sorted({row["host"] for row in wanted if row["host"] != OTHERS})
 
 
 def _refused(row: Row) -> bool:

@@ -49,6 +49,8 @@ def main() -> NoReturn:
 
 
 def _guarded() -> int:
+    if sys.stdout is None:  # its number would be given to the next file, and what is printed written into that
+        return _fail("standard output is closed; use >/dev/null", 1)
     try:
         status = tidegate.main(prog_name="tidegate", standalone_mode=False)
         sys.stdout.flush()
@@ -61,9 +63,16 @@ def _guarded() -> int:
     except (click.Abort, KeyboardInterrupt):
         return 1
     except BrokenPipeError:
-        # The reader has gone; stdout must point somewhere, or the interpreter complains when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon_stdout()  # the reader has gone
         return 1
+    except OSError as error:
+        _abandon_stdout()
+        return _fail(f"{error.filename or 'standard output'}: {error.strerror or error}", 1)
+
+
+def _abandon_stdout() -> None:
+    """It must point somewhere, or the interpreter complains when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(line: str, status: int) -> int:
@@ -164,6 +173,8 @@ def _ledger(data: str, expected: bool) -> Any:
 @any_command
 @click.pass_context
 def doctor_(context: click.Context, image: str, data: str | None) -> int:
+    if not image.isprintable():
+        raise click.UsageError("IMAGE is not text", context)
     try:
         report = _examined(load(context, data=data), image)
     except config.ConfigError as error:

@@ -27,6 +27,8 @@ class Source:
             self.tables: Mapping[str, Any] = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(_toml_mistake(str(name), str(error))) from None
+        except RecursionError:
+            raise ConfigError(f"{name}: is nested too deep") from None
         self._lines = dict(reversed(list(_lines(text))))
 
     def where(self, path: Path) -> str:

@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit, urlunsplit
 
+from yarl import URL
+
 from proxy.config.settings import Secret, Share
 from proxy.errors import NameInvalid
 from proxy.oci.names import registry_name
@@ -27,7 +29,10 @@ _SEGMENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*\Z")
 
 
 def _not(expected: str, value: object) -> ValueError:
-    shown = json.dumps(value, default=str, ensure_ascii=False)
+    try:
+        shown = json.dumps(value, default=str, ensure_ascii=False)
+    except RecursionError:  # a.a.a.a... = 1
+        shown = "a table"
     return ValueError(f"must be {expected}, not {shown if len(shown) <= 60 else shown[:57] + '...'}")
 
 
@@ -151,12 +156,27 @@ def hosts(value: object) -> tuple[str, ...]:
 
 
 def patterns(value: object) -> tuple[str, ...]:
-    """A list of host patterns, `*` for any characters: hosts only, because a port or a path would never match."""
-    found = strings(value)
-    for item in found:
-        if not _PATTERN.match(item):
+    """A list of host patterns, `*` for any characters: hosts only, because a port or a path would never match; in
+    ASCII, as hosts are compared."""
+    found = []
+    for item in strings(value):
+        try:
+            pattern = ".".join(map(_ascii, item.split(".")))
+        except ValueError:
+            raise _not('a list of host patterns, wildcards beside ASCII only ("xn--...")', value) from None
+        if not _PATTERN.match(pattern):
             raise _not('a list of host patterns such as ["*.pkg.dev"]', value)
-    return tuple(item.lower() for item in found)
+        found.append(pattern.lower())
+    return tuple(found)
+
+
+def _ascii(label: str) -> str:
+    """One label of a name as it goes over the wire. Raises ValueError."""
+    if label.isascii():
+        return label
+    if any(c in label for c in "*?[]"):
+        raise ValueError(label)
+    return URL.build(scheme="http", host=label).raw_host or ""
 
 
 def segment(value: object) -> str:
@@ -184,9 +204,10 @@ def _url(value: object, expected: str) -> str:
     try:
         parts = urlsplit(text(value))
         good = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port)
-    except ValueError:
+        named = URL(text(value)).host  # what connects decodes the name, and may find that it cannot
+    except (ValueError, IndexError):
         raise _not(expected, shown) from None
-    if not good or parts.query or parts.fragment or any(c.isspace() for c in shown):
+    if not good or not named or parts.query or parts.fragment or any(c.isspace() for c in shown):
         raise _not(expected, shown)
     return urlunsplit(parts).rstrip("/")
 

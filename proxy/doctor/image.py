@@ -58,6 +58,10 @@ def _owner(settings: Settings, text: str) -> tuple[Upstream, str]:
     if rest and looks_like_host(first):
         known = ", ".join(settings.upstreams)
         raise Problem("image", f"no upstream is called {plain(first)}", fix=f"known are {known}; see [upstreams]")
+    if not settings.server.unqualified:
+        known = ", ".join(settings.upstreams)
+        what = f"{plain(text)} names no registry, and [server] unqualified is empty"
+        raise Problem("image", what, fix=f"write REGISTRY/NAME:TAG; known are {known}")
     return settings.upstreams[settings.server.unqualified[0]], text
 
 

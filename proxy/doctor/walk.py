@@ -45,9 +45,11 @@ class Walk:
     ) -> AsyncIterator[Answered]:
         """The answer at the end of the redirects to `path` below /v2/. Raises Problem."""
         url = self._url(path)
-        for _ in range(HOP_LIMIT):
+        home = True
+        for number in range(HOP_LIMIT):
+            home = home and url.origin() == self._base.origin()
             with self._named(url):
-                answered = await self._hop(url, headers, wait)
+                answered = await self._hop(url, headers, wait, home, named=number == 0)
                 self._first = False
                 try:
                     following = self._next(kind, answered)
@@ -97,25 +99,30 @@ class Walk:
         text = f"{kind:<8}  {head.status} in {max(head.seconds * 1000, 1):.0f} ms    {vouched}"
         self._report.ok(f"hop {len(self._shown)}", text, host)
 
-    async def _hop(self, url: URL, headers: Mapping[str, str], wait: float | None) -> Answered:
-        """One request, asked once more when it is challenged and we have an answer."""
-        answered = await self._ask(url, headers, wait)
-        if answered.head.status != 401:
+    async def _hop(
+        self, url: URL, headers: Mapping[str, str], wait: float | None, home: bool, *, named: bool
+    ) -> Answered:
+        """One request, asked once more when it is challenged and we have an answer. `home` is whether the chain has
+        been nowhere else: once it has, nothing of the account is sent (upstream/auth.py)."""
+        back = not home and url.origin() == self._base.origin() and not self._image.upstream.public
+        known = "" if back else self._tokens.get(url.origin(), "")
+        answered = await self._ask(url, headers, wait, known, named)
+        if answered.head.status != 401 or back:
             return answered
         await answered.close()
         scope = f"repository:{self._image.repo}:pull"
-        own = url.origin() == self._base.origin()
-        found = await token.answer(self.way, answered, scope, self._image.upstream if own else None)
+        found = await token.answer(self.way, answered, scope, self._image.upstream if home else None)
         if found is None or self._tokens.get(url.origin()) == found.header:
             return answered
         self._tokens[url.origin()] = found.header
         self._report.ok("token", found.text)
-        return await self._ask(url, headers, wait)
+        return await self._ask(url, headers, wait, found.header, named)
 
-    async def _ask(self, url: URL, headers: Mapping[str, str], wait: float | None) -> Answered:
-        known = self._tokens.get(url.origin())
-        sent = {**headers, **({"Authorization": known} if known else {})}
-        return await self.way.ask("GET", url, sent, self._passed, wait)
+    async def _ask(
+        self, url: URL, headers: Mapping[str, str], wait: float | None, authorization: str, named: bool
+    ) -> Answered:
+        sent = {**headers, **({"Authorization": authorization} if authorization else {})}
+        return await self.way.ask("GET", url, sent, self._passed, wait, named=named)
 
     def _passed(self, stage: str, text: str) -> None:
         if self._first:

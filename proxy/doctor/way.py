@@ -73,8 +73,7 @@ class Way:
         self.dated: Head | None = None
         self._origin = origins.get(f"upstreams.{upstream.name}.proxy") or origins.get("egress.proxy", "")
         self._step = min(egress.connect_timeout, budget.limits.step)
-        named = [URL(url) for url in (*upstream.urls, *([egress.proxy] if egress.proxy else []))]
-        self.rules = Rules.of(egress.allow, egress.deny, egress.allow_private, named)
+        self.rules = Rules.of(egress.allow, egress.deny, egress.allow_private, upstream.urls, egress.proxy)
         self._context: ssl.SSLContext | None = None
 
     async def start(self) -> None:
@@ -89,11 +88,18 @@ class Way:
             ) from None
 
     async def ask(
-        self, method: str, url: URL, headers: Mapping[str, str], passed: Passed, wait: float | None = None
+        self,
+        method: str,
+        url: URL,
+        headers: Mapping[str, str],
+        passed: Passed,
+        wait: float | None = None,
+        *,
+        named: bool = False,
     ) -> Answered:
-        """One request, redirects not followed; `wait` seconds for its answer, which the caller closes. Raises
-        Problem."""
-        line = await self._reach(url, passed)
+        """One request, redirects not followed; `wait` seconds for its answer, which the caller closes. `named`: the
+        configuration sends us there. Raises Problem."""
+        line = await self._reach(url, passed, named)
         try:
             await answer.send(line, method, url, headers)
             seconds = self.budget.limits.step if wait is None else wait
@@ -110,11 +116,11 @@ class Way:
         if self.dated is None and "Date" in head.headers:
             self.dated = head
 
-    async def _reach(self, url: URL, passed: Passed) -> Line:
+    async def _reach(self, url: URL, passed: Passed, named: bool) -> Line:
         """A connection to speak HTTP on."""
         host, port = url.raw_host or "", url.port or 0
-        self._check(lambda: self.rules.check_host(host, port))
-        line = await self._connected(url, passed)
+        self._check(lambda: self.rules.check_host(host, port, named=named))
+        line = await self._connected(url, passed, named)
         if url.scheme != "https":
             return line
         assert self._context is not None, "Way.start has not been called"
@@ -122,18 +128,18 @@ class Way:
             line.issuer = await tls.handshake(line, self._context, host, self.budget, self._step)
         except tls.Untrusted as found:
             await line.close()
-            raise tls.untrusted(host, found.error, await self._whose(url), self.egress.ca_file) from None
+            raise tls.untrusted(host, found.error, await self._whose(url, named), self.egress.ca_file) from None
         except BaseException:
             await line.close()
             raise
         passed("tls", f'{host}, issuer "{line.issuer}"')
         return line
 
-    async def _whose(self, url: URL) -> str:
+    async def _whose(self, url: URL, named: bool) -> str:
         """The issuer of a certificate that did not verify; "?" when the second look fails."""
         assert self._context is not None
         try:
-            line = await self._connected(url, lambda *_: None)
+            line = await self._connected(url, lambda *_: None, named)
         except Problem:
             return "?"
         try:
@@ -143,13 +149,13 @@ class Way:
         finally:
             await line.close()
 
-    async def _connected(self, url: URL, passed: Passed) -> Line:
+    async def _connected(self, url: URL, passed: Passed, named: bool) -> Line:
         """TCP, through the proxy where there is one: behind it the name of the host is the proxy's to resolve."""
         host, port = url.raw_host or "", url.port or 0
         proxy = URL(self.egress.proxy_for(url.host or "") or "")
         if not proxy.raw_host:
             addresses = await self._addresses(host, port, passed)
-            self._check(lambda: self._allowed(host, port, addresses))
+            self._check(lambda: self._allowed(host, port, addresses, named))
             return await self._dialled(host, addresses, port, passed)
         addresses = await self._addresses(proxy.raw_host, proxy.port or 0, passed)
         line = await self._dialled(proxy.raw_host, addresses, proxy.port or 0, passed)
@@ -194,11 +200,11 @@ class Way:
     def _from(self) -> str:
         return f" (from {self._origin})" if self._origin not in ("", "default") else ""
 
-    def _allowed(self, host: str, port: int, addresses: list[str]) -> None:
+    def _allowed(self, host: str, port: int, addresses: list[str], named: bool) -> None:
         for text in addresses:
             address = literal(text)
             if address is not None:
-                self.rules.check_address(host, port, address)
+                self.rules.check_address(host, port, address, named=named)
 
     def _check(self, check: Callable[[], None]) -> None:
         try:

@@ -75,4 +75,11 @@ class AccessLog:
             f"{self._stamp} {e.client} {e.request.method} {e.kind} {name} {reference or '-'} {e.result or '-'} "
             f"{e.status} {e.sent} {ms:.1f}ms{f' by {e.alias}' if e.alias else ''}"
         )
-        return f"{line} {e.error}\n" if e.error else line + "\n"
+        return _plain(f"{line} {e.error}" if e.error else line) + "\n"
+
+
+def _plain(line: str) -> str:
+    """What a client wrote is in the line: its control characters would reach the terminal of whoever reads it."""
+    if line.isascii() and line.isprintable():
+        return line
+    return line.encode("unicode_escape").decode("ascii")

@@ -116,6 +116,7 @@ def _route(entry: _Entry, name: str) -> Route:
 
 
 def own_names(listen: str, names: Iterable[str], url_host: str) -> Mapping[str, None]:
-    """Names that mean this tidegate: configured ones, the listen address, the host of its URL."""
-    found = [*names, listen, url_host]
-    return {registry_name(name): None for name in found if name}
+    """Names that mean this tidegate: configured ones, the listen address, the host of its URL. What is no registry's
+    name (a Unix socket, a host with an underscore) is passed over: no client can send it as `ns`."""
+    found = (_host(name) for name in (*names, listen, url_host))
+    return {name: None for name in found if name}

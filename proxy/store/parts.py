@@ -67,7 +67,11 @@ class Parts:
     def sweep(self, age: float) -> int:
         """Remove parts nobody leads and nobody has written to for `age` seconds; bytes freed. Raises OSError."""
         before = time.time() - age
-        old = [entry.name for entry in self._entries() if entry.stat().st_mtime < before]
+        old = []
+        for entry in self._entries():
+            with contextlib.suppress(FileNotFoundError):  # finished since it was listed
+                if entry.stat().st_mtime < before:
+                    old.append(entry.name)
         return sum(self._sweep(name) for name in old)
 
     def _sweep(self, name: str) -> int:

@@ -12,23 +12,24 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import aiohttp
 from yarl import URL
 
 from proxy.errors import Denied, Unavailable
+from proxy.upstream.causes import host_of
 
 _CHALLENGE = re.compile(r"[\s,]*([A-Za-z][A-Za-z0-9_-]*)(?=[\s,]|$)")
 _TOKEN68 = re.compile(r"\s+[A-Za-z0-9._~+/-]+=*\s*(?=,|$)")
 _PARAM = re.compile(r'[\s,]*([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s",]+))\s*(?:,|$)?')
-Ask = Callable[[URL, Mapping[str, str]], AbstractAsyncContextManager[aiohttp.ClientResponse]]
-"""Asks a token service, through the door; raises Unavailable."""
+Ask = Callable[[URL, Mapping[str, str]], Awaitable[tuple[int, bytes]]]
+"""Asks a token service, through the door: its status, and the whole body of a 200. Raises Unavailable."""
 
 _MARGIN = 5.0
-_TOKEN_LIMIT = 256 << 10
+_KEPT = 1000
+"""Tokens of one upstream: whoever asks for repositories that do not exist must not fill the memory with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +77,29 @@ class Keyring:
         self._tokens: dict[tuple[URL, str], _Token] = {}
         self._fetching: dict[tuple[URL, str], asyncio.Task[_Token]] = {}
 
-    def known(self, origin: URL, scope: str) -> str | None:
-        """The header to send without being asked, where this origin has asked before."""
+    def home(self, origin: URL) -> bool:
+        """Whether this is the upstream itself."""
+        return origin in self._origins
+
+    def known(self, origin: URL, scope: str, home: bool = True) -> str | None:
+        """The header to send without being asked, where this origin has asked before. `home` is whether the chain of
+        redirects has been nowhere else so far."""
+        if self._keeps_back(origin, home):
+            return None
         token = self._tokens.get((origin, scope))
         if token is None or token.expires < time.monotonic():
             return None
         return token.header
 
-    async def answer(self, ask: Ask, response: aiohttp.ClientResponse, scope: str) -> str | None:
+    def _keeps_back(self, origin: URL, home: bool) -> bool:
+        """Who sends us back to our upstream has chosen the path, and must not choose what our account is used for."""
+        return not home and self._basic is not None and origin in self._origins
+
+    async def answer(self, ask: Ask, response: aiohttp.ClientResponse, scope: str, home: bool = True) -> str | None:
         """The header that answers a 401, None when nothing here does. Raises Denied, Unavailable."""
         origin = response.url.origin()
+        if self._keeps_back(origin, home):
+            return None
         sent, known = response.request_info.headers.get("Authorization"), self.known(origin, scope)
         if known is not None and known != sent:
             return known  # somebody else has renewed it since this request left
@@ -94,9 +108,18 @@ class Keyring:
             if challenge.scheme == "bearer" and "realm" in challenge.params:
                 return (await self._token(ask, origin, challenge.params, scope)).header
             if challenge.scheme == "basic" and self._basic is not None and origin in self._origins:
-                self._tokens[origin, scope] = _Token(self._basic, math.inf)
-                return self._basic
+                return self._keep(origin, scope, _Token(self._basic, math.inf)).header
         return None
+
+    def _keep(self, origin: URL, scope: str, token: _Token) -> _Token:
+        """Room is made first: what has expired goes, and where that is not enough, the oldest."""
+        now = time.monotonic()
+        for key in [key for key, kept in self._tokens.items() if kept.expires < now]:
+            del self._tokens[key]
+        while len(self._tokens) >= _KEPT:
+            del self._tokens[next(iter(self._tokens))]
+        self._tokens[origin, scope] = token
+        return token
 
     async def _token(self, ask: Ask, origin: URL, params: Mapping[str, str], scope: str) -> _Token:
         """A token from the realm, fetched once for everybody who waits for it."""
@@ -109,10 +132,8 @@ class Keyring:
     async def _renew(self, ask: Ask, origin: URL, scope: str, url: URL) -> _Token:
         """The token is kept before the task leaves its table: a 401 handled in between would find neither."""
         try:
-            token = self._tokens[origin, scope] = await _fetch(
-                ask, url, self._basic if origin in self._origins else None
-            )
-            return token
+            token = await _fetch(ask, url, self._basic if origin in self._origins else None)
+            return self._keep(origin, scope, token)
         finally:
             del self._fetching[origin, scope]
 
@@ -133,15 +154,11 @@ def realm_url(origin: URL, realm: str, service: str, scope: str) -> URL:
 
 async def _fetch(ask: Ask, url: URL, basic: str | None) -> _Token:
     headers = {"Authorization": basic} if basic is not None else {}
-    async with ask(url, headers) as response:
-        if response.status in (400, 401, 403, 404):
-            raise Denied(f"{url.host}: the token service refuses ({response.status}); check username and password")
-        if response.status != 200:
-            raise Unavailable(f"{url.host}: the token service answered {response.status}", label="status")
-        try:
-            body = await response.content.read(_TOKEN_LIMIT)
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise Unavailable(f"{url.host}: the token service's answer broke off", label="body") from error
+    status, body = await ask(url, headers)
+    if status in (400, 401, 403, 404):
+        raise Denied(f"{host_of(url)}: the token service refuses ({status}); check username and password")
+    if status != 200:
+        raise Unavailable(f"{host_of(url)}: the token service answered {status}", label="status")
     return read_token(url, body)
 
 
@@ -154,5 +171,5 @@ def read_token(url: URL, body: bytes) -> _Token:
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         token, lifetime = None, 0.0
     if not math.isfinite(lifetime) or not isinstance(token, str) or not token.isascii() or not token.isprintable():
-        raise Unavailable(f"{url.host}: the token service's answer holds no token")
+        raise Unavailable(f"{host_of(url)}: the token service's answer holds no token")
     return _Token(f"Bearer {token}", time.monotonic() + max(lifetime - _MARGIN, 1.0))

@@ -8,7 +8,7 @@ import aiohttp
 
 from proxy.errors import Unavailable
 from proxy.oci.ranges import parse_content_range
-from proxy.upstream.causes import explained
+from proxy.upstream.causes import explained, host_of
 
 Received = Callable[[str, str, int], None]
 """Told of body bytes: kind, host, how many."""
@@ -23,7 +23,7 @@ class Body:
         self._stall = stall
         self._received = received
         self._response = response
-        self.host = response.url.host or "?"
+        self.host = host_of(response.url)
         self.start, self.total, self._ends = self._read_head(offset)
 
     def _read_head(self, offset: int) -> tuple[int, int | None, bool]:
@@ -59,10 +59,23 @@ async def pieces(content: aiohttp.StreamReader, stall: float) -> AsyncGenerator[
             piece = await content.readany()
 
 
+async def whole(response: aiohttp.ClientResponse, stall: float, limit: int, due: str) -> bytes:
+    """A small body, all of it: one read gives what has come so far, no more. Raises Unavailable when it is not small,
+    or breaks off."""
+    found = bytearray()
+    with explained(response.url):
+        async with contextlib.aclosing(pieces(response.content, stall)) as coming:
+            async for piece in coming:
+                found += piece
+                if len(found) > limit:
+                    raise Unavailable(f"{host_of(response.url)}: sent too much where a {due} was due")
+    return bytes(found)
+
+
 def no_web_page(response: aiohttp.ClientResponse) -> None:
     """A firewall's block page comes under a 200; registries send blobs as anything but HTML. Raises Unavailable."""
     if response.content_type == "text/html":
-        raise Unavailable(f"{response.url.host}: answered a web page where a blob was due", label="body")
+        raise Unavailable(f"{host_of(response.url)}: answered a web page where a blob was due", label="body")
 
 
 def length(response: aiohttp.ClientResponse) -> int | None:

@@ -22,11 +22,16 @@ _VERIFY = {
 _ON_THE_WAY = (aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError, aiohttp.ConnectionTimeoutError)
 
 
+def host_of(url: URL) -> str:
+    """A host as sentences, the ledger, the metrics and the rules name it: in ASCII, as it goes over the wire."""
+    return (url.raw_host or "?").lower()
+
+
 class explained:  # used as a statement: `with explained(url):`
     """Turns whatever the network raises into one sentence that names the host. Never with a path or a token."""
 
     def __init__(self, url: URL, proxy: str | None = None) -> None:
-        self._host = url.host or "?"
+        self._host = host_of(url)
         self._proxy = URL(proxy).host if proxy else None
 
     def __enter__(self) -> None:

@@ -6,8 +6,6 @@ client ever learns "there is no such image" from a firewall.
 """
 
 import asyncio
-import contextlib
-import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -31,15 +29,13 @@ from proxy.oci.media import ACCEPT, BLOB, MANIFEST_LIMIT, OCI_INDEX, Descriptor,
 from proxy.oci.names import Reference
 from proxy.ports import Ask, Gate
 from proxy.upstream.auth import Keyring
-from proxy.upstream.body import Body, length, no_web_page, pieces
-from proxy.upstream.causes import explained
+from proxy.upstream.body import Body, length, no_web_page, whole
+from proxy.upstream.causes import host_of
 from proxy.upstream.egress import Door, next_url
 from proxy.upstream.ledger import Ledger
+from proxy.upstream.lists import LIST_LIMIT, PAGE_LIMIT, document, next_link
 from proxy.upstream.meaning import meaning
 from proxy.upstream.rules import Rules
-
-_LIST_LIMIT = 64 << 20
-_PAGE_LIMIT = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +52,7 @@ class Client:
         self.upstream = settings.name
         self.base = base
         self._base = URL(base)
-        self.host = self._base.host or base
+        self.host = host_of(self._base)
         self._instance = instance
         self._gate = gate
         self._keys = Keyring(frozenset({self._base.origin()}), settings.username, settings.password.reveal())
@@ -65,12 +61,11 @@ class Client:
         self._patience = settings.egress.first_byte_deadline
         self._ledger = ledger
         egress = settings.egress
-        named = [URL(url) for url in (*settings.urls, *([egress.proxy] if egress.proxy else []))]
-        rules = Rules.of(egress.allow, egress.deny, egress.allow_private, named)
+        rules = Rules.of(egress.allow, egress.deny, egress.allow_private, settings.urls, egress.proxy)
         self._door = Door(settings.name, egress, self._keys, rules, ledger)
         # A mirror of the registry has to be told which registry is meant, as containerd tells it; the registry itself
         # knows. This is what lets an upstream be another tidegate.
-        self._namespace = "" if self._base.host == settings.name.partition(":")[0] else f"ns={settings.name}"
+        self._namespace = "" if self.host == settings.name.partition(":")[0] else f"ns={settings.name}"
 
     async def start(self) -> None:
         await self._door.start()
@@ -92,7 +87,7 @@ class Client:
             media_type = manifest_type(content, response.headers.get("Content-Type", ""))
             if media_type is None:
                 what = "a web page" if response.content_type == "text/html" else "something that is no manifest"
-                raise Unavailable(f"{response.url.host}: sent {what} where a manifest was due")
+                raise Unavailable(f"{host_of(response.url)}: sent {what} where a manifest was due")
             said = _said_digest(response)
         digest = self._digest_of(content, reference, said)
         return Manifest(Descriptor(digest, len(content), media_type), content)
@@ -101,7 +96,7 @@ class Client:
         """The digest a manifest goes by: the one asked for, the one the upstream named, else sha256 of the bytes."""
         wanted = reference if isinstance(reference, Digest) else said or Digest.of(content)
         if not wanted.matches(content):
-            raise Unavailable(f"{self._base.host}: sent a manifest that does not match {wanted.short}")
+            raise Unavailable(f"{self.host}: sent a manifest that does not match {wanted.short}")
         return wanted
 
     async def blob_size(self, ask: Ask, digest: Digest) -> Descriptor:
@@ -123,7 +118,7 @@ class Client:
         async for page in self._pages(f"{ask.repo}/tags/list", ask, NameUnknown):
             listed = page.get("tags")
             found += [tag for tag in listed if isinstance(tag, str)] if isinstance(listed, list) else []
-        return sorted(set(found))
+        return sorted(dict.fromkeys(found))  # not a set: it would forget the order, and sorting hold the loop for long
 
     async def referrers(self, ask: Ask, digest: Digest) -> list[Mapping[str, Any]]:
         """Descriptors of all referrers, every page. Raises ManifestUnknown when the upstream has no such API, Denied,
@@ -135,21 +130,27 @@ class Client:
         return found
 
     async def _pages(self, path: str, ask: Ask, unknown: type[RegistryError]) -> AsyncIterator[Mapping[str, Any]]:
-        url = self._url(path)
-        for _ in range(_PAGE_LIMIT):
-            assert url is not None
-            async with self._ask_url(
-                "GET", url, ask, unknown, {"Accept": f"application/json, {OCI_INDEX}"}
-            ) as response:
-                document = _document(response, await self._read(response, _LIST_LIMIT, "manifest"))
-                link = _next_link(response.headers.get("Link"))
-            yield document
+        url, left = self._url(path), LIST_LIMIT
+        for number in range(PAGE_LIMIT):
+            try:
+                async with self._ask_url(
+                    "GET", url, ask, unknown, {"Accept": f"application/json, {OCI_INDEX}"}
+                ) as response:
+                    content = await self._read(response, left, "list")
+                    page, here = await document(response, content), response.url
+                    link = next_link(response.headers.get("Link"))
+            except (ManifestUnknown, NameUnknown) as error:
+                if number == 0:
+                    raise
+                raise Unavailable(f"{host_of(url)}: its list breaks off: {error.message}", label="status") from None
+            yield page
             if link is None:
                 return
-            url = next_url(url, link)
-            if url.origin() != self._base.origin():
-                raise Unavailable(f"{self._base.host}: its list goes on at another host, {url.host}")
-        raise Unavailable(f"{self._base.host}: a list of more than {_PAGE_LIMIT} pages")
+            left -= len(content)
+            url = next_url(here, link)  # a list behind a redirect goes on where it was found
+            if url.origin() != here.origin():
+                raise Unavailable(f"{host_of(here)}: its list goes on at another host, {host_of(url)}")
+        raise Unavailable(f"{self.host}: a list of more than {PAGE_LIMIT} pages")
 
     def _ask(
         self, method: str, path: str, ask: Ask, unknown: type[RegistryError], **headers: str
@@ -170,7 +171,9 @@ class Client:
                 if response.status not in (200, 206, 416):
                     raise meaning(response, ask.repo, unknown)
                 if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-                    raise Unavailable(f"{response.url.host}: sent a {response.headers['Content-Encoding'][:20]} body")
+                    raise Unavailable(
+                        f"{host_of(response.url)}: sent a {response.headers['Content-Encoding'][:20]} body"
+                    )
                 heard()
                 yield response
 
@@ -180,7 +183,7 @@ class Client:
         clients stop waiting for it, although the request goes on: a scanning proxy may still deliver."""
 
         def silent() -> None:
-            self._gate.failed(Unavailable(f"{self._base.host}: no answer in time", label="timeout"))
+            self._gate.failed(Unavailable(f"{self.host}: no answer in time", label="timeout"))
 
         def heard() -> None:
             watch.cancel()
@@ -208,23 +211,15 @@ class Client:
             metrics.UPSTREAM_ERRORS.labels(self.upstream, error.label).inc()
             raise
 
-    async def _read(self, response: aiohttp.ClientResponse, limit: int, kind: str) -> bytes:
+    async def _read(self, response: aiohttp.ClientResponse, limit: int, due: str) -> bytes:
         """A whole small body. Raises Unavailable when it is not small, or breaks off."""
-        found, size = [], 0
-        with explained(response.url):
-            async with contextlib.aclosing(pieces(response.content, self._stall)) as coming:
-                async for piece in coming:
-                    size += len(piece)
-                    if size > limit:
-                        what = f"sent more than {limit >> 20} MiB where a {kind} was due"
-                        raise Unavailable(f"{response.url.host}: {what}")
-                    found.append(piece)
-        self._received(kind, response.url.host or "?", size)
-        return b"".join(found)
+        found = await whole(response, self._stall, limit, due)
+        self._received("manifest", host_of(response.url), len(found))
+        return found
 
     def _received(self, kind: str, host: str, size: int) -> None:
         metrics.received(self.upstream, kind, host, size)
-        self._ledger.received(self.upstream, host, "registry" if host == self._base.host else "redirect", size)
+        self._ledger.received(self.upstream, host, "registry" if host == self.host else "redirect", size)
 
     def _url(self, path: str) -> URL:
         base = str(self._base).rstrip("/")
@@ -232,7 +227,7 @@ class Client:
         return URL(f"{origin}/v2{prefix}/{path}{'?' if self._namespace else ''}{self._namespace}", encoded=True)
 
     def __repr__(self) -> str:
-        return f"<Client {self.upstream} at {self._base.host}>"
+        return f"<Client {self.upstream} at {self.host}>"
 
 
 def _said_digest(response: aiohttp.ClientResponse) -> Digest | None:
@@ -241,20 +236,3 @@ def _said_digest(response: aiohttp.ClientResponse) -> Digest | None:
         return Digest.parse(response.headers.get("Docker-Content-Digest", ""))
     except DigestInvalid:
         return None
-
-
-def _document(response: aiohttp.ClientResponse, content: bytes) -> Mapping[str, Any]:
-    try:
-        document = json.loads(content)
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
-        raise Unavailable(f"{response.url.host}: answered something else where a list was due")
-    return document
-
-
-def _next_link(header: str | None) -> str | None:
-    """The target of `Link: <...>; rel="next"`."""
-    if not header or not header.startswith("<") or 'rel="next"' not in header.replace("rel=next", 'rel="next"'):
-        return None
-    return header[1:].partition(">")[0] or None

@@ -2,7 +2,8 @@
 
 Redirects are followed by hand because aiohttp's own following re-quotes signed URLs (`%2F` becomes `/`, and the CDN
 answers 403), and because every hop decides anew what may be sent there: credentials and tokens go to the origin they
-were meant for and nowhere else. A Location is used once and never kept: registry.k8s.io names another host next time.
+were meant for and nowhere else, and no longer there once the chain has left it: whoever sends us back has chosen the
+path. A Location is used once and never kept: registry.k8s.io names another host next time.
 """
 
 import socket
@@ -20,7 +21,8 @@ from proxy import metrics, policy
 from proxy.config import Egress
 from proxy.errors import Unavailable
 from proxy.upstream.auth import Keyring
-from proxy.upstream.causes import explained, untrusted
+from proxy.upstream.body import whole
+from proxy.upstream.causes import explained, host_of, untrusted
 from proxy.upstream.issuer import issuer_of
 from proxy.upstream.ledger import Hop, Ledger
 from proxy.upstream.rules import Rules, literal
@@ -28,6 +30,7 @@ from proxy.upstream.rules import Rules, literal
 HOP_LIMIT = 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _ISSUER_MEMORY = 60.0
+_TOKEN_LIMIT = 256 << 10
 _HEADER_LIMIT = 64 << 10
 """Bytes of one header field we accept: pkg.dev's tokens fill a kilobyte of Location, others' are longer."""
 
@@ -48,7 +51,9 @@ class Door:
         """Raises OSError when a certificate file cannot be read."""
         context = tls_context(self._settings)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30, ssl=context, resolver=_Checked(self._rules)),
+            connector=aiohttp.TCPConnector(
+                limit=0, ttl_dns_cache=30, ssl=context, resolver=_Checked(self._rules, named=True)
+            ),
             timeout=aiohttp.ClientTimeout(
                 # Until the first byte a proxy may scan a whole download; after it the body's own watch is stricter.
                 total=None,
@@ -76,31 +81,33 @@ class Door:
 
         Raises Denied when a token service refuses, Unavailable when there is no response.
         """
-        hop: Hop = "registry"
+        home, named = True, True
         for _ in range(HOP_LIMIT):
-            response = await self._recorded(method, url, headers, scope, hop)
+            home = home and self._keys.home(url.origin())
+            hop: Hop = "registry" if named and home else "redirect"
+            response = await self._recorded(method, url, headers, scope, hop, home)
             try:
                 if response.status not in _REDIRECTS or "Location" not in response.headers:
                     yield response
                     return
-                url, hop = next_url(url, response.headers["Location"]), "redirect"
+                url, named = next_url(url, response.headers["Location"]), False
             finally:
                 response.release()
-        raise Unavailable(f"{url.host}: more than {HOP_LIMIT} redirects")
+        raise Unavailable(f"{host_of(url)}: more than {HOP_LIMIT} redirects")
 
     async def _recorded(
-        self, method: str, url: URL, headers: Mapping[str, str], scope: str, hop: Hop
+        self, method: str, url: URL, headers: Mapping[str, str], scope: str, hop: Hop, home: bool
     ) -> aiohttp.ClientResponse:
         """One hop, allowed and written into the ledger, whatever comes of it."""
-        return await self._told(url, hop, lambda: self._hop(method, url, headers, scope))
+        return await self._told(url, hop, lambda: self._hop(method, url, headers, scope, home))
 
     async def _told(
         self, url: URL, hop: Hop, ask: Callable[[], Awaitable[aiohttp.ClientResponse]]
     ) -> aiohttp.ClientResponse:
-        host = url.host or "?"
+        host = host_of(url)
         try:
             with explained(url, self._proxy(url)):
-                self._rules.check_host(host, url.port or 0)
+                await self._check(url, named=hop == "registry")
                 response = await ask()
         except Unavailable as error:
             if isinstance(error.__cause__, aiohttp.ClientConnectorCertificateError):
@@ -110,23 +117,33 @@ class Door:
         self._ledger.hop(self._upstream, host, hop, response.status)
         return response
 
+    async def _check(self, url: URL, *, named: bool) -> None:
+        """As a name here, as addresses when it is resolved; but a place that is exempt there, and that somebody else
+        has named this time, is looked up here: our connections to it may be open already. Raises Refused, OSError."""
+        host, port = host_of(url), url.port or 0
+        self._rules.check_host(host, port, named=named)
+        if not named and self._proxy(url) is None and self._rules.exempt(host, port):
+            await _Checked(self._rules, named=False).resolve(host, port)
+
     async def _with_issuer(self, url: URL, error: aiohttp.ClientConnectorCertificateError) -> Unavailable:
         """The same refusal with the name of who signed: that name tells an administrator whose firewall it is. Looked
         up once a host and minute."""
-        host, now = url.host or "?", time.monotonic()
+        host, now = host_of(url), time.monotonic()
         issuer, until = self._issuers.get(host, ("", 0.0))
         if now > until:
             issuer = await issuer_of(self._open, url, self._proxy(url))
             self._issuers[host] = issuer, now + _ISSUER_MEMORY
         return Unavailable(f"{host}: {untrusted(error, issuer)}; run tidegate doctor", label="tls")
 
-    async def _hop(self, method: str, url: URL, headers: Mapping[str, str], scope: str) -> aiohttp.ClientResponse:
+    async def _hop(
+        self, method: str, url: URL, headers: Mapping[str, str], scope: str, home: bool
+    ) -> aiohttp.ClientResponse:
         """One request; a 401 with a challenge that can be answered is asked once more."""
-        response = await self._send(method, url, headers, self._keys.known(url.origin(), scope))
+        response = await self._send(method, url, headers, self._keys.known(url.origin(), scope, home))
         if response.status != 401:
             return response
         try:
-            answer = await self._keys.answer(self._token, response, scope)
+            answer = await self._keys.answer(self._token, response, scope, home)
         except BaseException:
             response.close()
             raise
@@ -143,8 +160,7 @@ class Door:
         metrics.UPSTREAM_REQUESTS.labels(self._upstream, str(response.status)).inc()
         return response
 
-    @asynccontextmanager
-    async def _token(self, url: URL, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _token(self, url: URL, headers: Mapping[str, str]) -> tuple[int, bytes]:
         """One request to a token service; it does not follow redirects. Raises Unavailable."""
         response = await self._told(
             url,
@@ -152,7 +168,9 @@ class Door:
             lambda: self._open.get(url, headers=headers, allow_redirects=False, proxy=self._proxy(url)),
         )
         async with response:
-            yield response
+            if response.status != 200:
+                return response.status, b""
+            return 200, await whole(response, self._settings.stall_timeout, _TOKEN_LIMIT, "token")
 
     def _proxy(self, url: URL) -> str | None:
         return self._settings.proxy_for(url.host or "") or None
@@ -193,9 +211,10 @@ def next_url(current: URL, location: str) -> URL:
 class _Checked(ThreadedResolver):
     """Resolves once, checks every address, and gives those to connect to: no second look-up in between."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, *, named: bool) -> None:
         super().__init__()
         self._rules = rules
+        self._named = named
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
@@ -205,5 +224,5 @@ class _Checked(ThreadedResolver):
         for result in found:
             address = literal(result["host"])
             if address is not None:
-                self._rules.check_address(host, port, address)
+                self._rules.check_address(host, port, address, named=self._named)
         return found

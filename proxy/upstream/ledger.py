@@ -2,17 +2,21 @@
 
 Each worker counts in memory and hands its whole table over to be kept; a reader adds the workers' tables up. Hops that
 were refused or failed are in it too, with the rule or the error, because before the first success they are all there
-is. A host is named by whoever redirects us, so the number of rows is bounded.
+is. A host is named by whoever redirects us, so the number of rows is bounded: hosts that never answered make room for
+new ones, and whoever redirects to a thousand names that do not exist fills nothing.
 """
 
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Hop = Literal["registry", "token", "redirect"]
 _LIMIT = 500
-_OTHERS = "(others)"
+OTHERS = "(others)"
+"""The row of hosts there was no room for; no host, so nothing to allow."""
+_LATEST = 1e11
+"""No wall clock of this program says more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +74,17 @@ class Ledger:
 
     def _entry(self, upstream: str, host: str, hop: Hop) -> Entry:
         known = self._entries.get((upstream, host, hop))
-        if known is None and len(self._entries) >= _LIMIT:
-            host = _OTHERS
+        if known is None and len(self._entries) >= _LIMIT and not self._make_room():
+            host = OTHERS
             known = self._entries.get((upstream, host, hop))
         return known or Entry(upstream, host, hop, first=self._clock())
+
+    def _make_room(self) -> bool:
+        """The host that has been refused or has failed, never answered, and was seen longest ago, goes."""
+        silent = [entry for entry in self._entries.values() if not entry.count]
+        if silent:
+            del self._entries[min(silent, key=lambda entry: entry.last).key]
+        return bool(silent)
 
     def _put(self, entry: Entry) -> None:
         self._entries[entry.key] = replace(entry, last=self._clock())
@@ -81,14 +92,23 @@ class Ledger:
 
 
 def read(rows: Iterable[Mapping[str, Any]]) -> list[Entry]:
-    """Kept rows as entries; what another version wrote and cannot be read is passed over."""
-    found = []
-    for row in rows:
-        try:
-            found.append(Entry(**row))
-        except TypeError:
-            continue
-    return found
+    """Kept rows as entries; what another version or another program wrote and cannot be read is passed over."""
+    blank = asdict(Entry("", "", "registry"))
+    return [Entry(**row) for row in rows if fits(row, blank) and row.get("hop") in get_args(Hop)]
+
+
+def fits(row: Mapping[str, Any], blank: Mapping[str, Any]) -> bool:
+    """Whether a kept row holds what a blank one does: texts, counts, times. A planted one must not turn up as a
+    TypeError where something is counted."""
+    return row.keys() == blank.keys() and all(_like(row[key], value) for key, value in blank.items())
+
+
+def _like(value: object, blank: object) -> bool:
+    if isinstance(blank, str):
+        return isinstance(value, str)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        return False
+    return value <= _LATEST if isinstance(blank, float) else isinstance(value, int)
 
 
 def merged(tables: Iterable[Iterable[Entry]]) -> list[Entry]:

@@ -1,11 +1,15 @@
 """upstream/ledger.py and what `tidegate egress` makes of it."""
 
 import itertools
+import math
+import tomllib
 from dataclasses import asdict
 
 import pytest
 
+from proxy.care import legacy
 from proxy.cli import egress
+from proxy.config import values
 from proxy.upstream.ledger import Ledger, merged, read
 
 
@@ -56,6 +60,55 @@ def test_rows_are_bounded(ledger: Ledger) -> None:
     rows = ledger.rows()
     assert len(rows) <= 501
     assert sum(row["count"] for row in rows) == 600
+
+
+def test_hosts_that_never_answered_make_room(ledger: Ledger) -> None:
+    ledger.hop("up", "registry.example", "registry", 200)
+    ledger.failure("up", "first.example", "redirect", "no answer in time")
+    for number in range(2000):
+        ledger.failure("up", f"evil{number}.example", "redirect", "not allowed by [egress] allow")
+    ledger.hop("up", "cdn.example", "redirect", 200)
+    hosts = [row["host"] for row in ledger.rows()]
+    assert len(hosts) == 500
+    assert {"registry.example", "cdn.example", "evil1999.example"} < set(hosts)
+    assert not {"first.example", "evil0.example", "(others)"} & set(hosts)
+
+
+def test_the_row_of_what_there_was_no_room_for_is_no_host(ledger: Ledger) -> None:
+    for number in range(600):
+        ledger.hop("up", f"host{number}.example", "redirect", 200)
+    rows = ledger.rows()
+    assert "(others)" in egress.table(rows)
+    assert "(others)" not in egress.hosts(rows)
+    assert len(egress.hosts(rows)) == 500
+    assert "(others)" not in egress.toml(rows)
+    allow = tomllib.loads(egress.toml(rows))["egress"]["allow"]
+    assert values.patterns(allow) == tuple(egress.hosts(rows))
+
+
+PLANTED = {
+    "count": ["1", None, -1, True, 1.5, [1]],
+    "last": ["1", None, 1e300, math.inf, math.nan, -1.0],
+    "host": [1, None],
+}
+PLANTED |= {"hop": ["sideways", 1, None], "error": [0], "upstream": [{}]}
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in PLANTED.items() for value in values])
+def test_a_planted_row_is_passed_over(ledger: Ledger, key: str, value: object) -> None:
+    ledger.hop("up", "a.example", "registry", 200)
+    (row,) = ledger.rows()
+    assert read([row]) == read([{**row, "last": int(row["last"])}])
+    assert read([{**row, key: value}, {**row, "more": 1}, {"host": "a"}]) == []
+
+
+@pytest.mark.parametrize(("key", "value"), [("count", "1"), ("first", None), ("last", math.nan), ("image", 7)])
+def test_a_planted_sighting_is_passed_over(key: str, value: object) -> None:
+    seen = legacy.Legacy(lambda: 100.0)
+    seen.note("k8s.gcr.io", "10.0.0.7", "k8s.gcr.io/pause:3.9")
+    (row,) = seen.rows()
+    assert len(legacy.read([row])) == 1
+    assert legacy.read([{**row, key: value}]) == []
 
 
 def test_the_list_leaves_out_what_was_refused(ledger: Ledger) -> None:

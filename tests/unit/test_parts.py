@@ -58,6 +58,21 @@ def test_old_parts_go_with_their_notes_and_young_ones_stay(store):
     assert os.path.exists(young.replace(".part", ".note"))
 
 
+def test_a_part_that_is_finished_while_others_are_swept(store, monkeypatch):
+    """Listed, and gone before it is looked at: the others are swept all the same."""
+    gone, *rest = (leave_part(store, f"sha256-{c * 64}", age=1000) for c in "abc")
+    listed = store.parts._entries
+
+    def entries():
+        found = list(listed())
+        os.unlink(gone)
+        return iter(found)
+
+    monkeypatch.setattr("proxy.store.parts.Parts._entries", lambda parts: entries())
+    assert store.parts.sweep(100) > 0
+    assert not any(map(os.path.exists, rest))
+
+
 def test_a_part_somebody_leads_is_never_swept_however_old(store):
     path = leave_part(store, "sha256-" + "a" * 64, age=10_000)
     fd = os.open(path, os.O_RDWR)

@@ -155,3 +155,9 @@ def test_what_is_left_must_be_a_repository(ns, name):
 def test_own_names_have_one_spelling():
     assert set(OWN) == {"127.0.0.1:5000", "mirror.corp", "cache", "cache.corp:5000"}
     assert set(own_names("[::]:5000", (), "")) == {"[::]:5000"}
+
+
+@pytest.mark.parametrize("name", ["my_cache:5000", "bücher.example:5000", "/run/tidegate.sock", "\0tidegate"])
+def test_what_no_client_can_send_is_no_name_of_ours(name):
+    assert set(own_names("127.0.0.1:5000", (), name)) == {"127.0.0.1:5000"}
+    assert set(own_names(name, (), "cache.corp")) == {"cache.corp"}
