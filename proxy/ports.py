@@ -170,7 +170,8 @@ class BlobSource(Protocol):
         ...
 
     async def opened(self, digest: Digest, total: int | None) -> None:
-        """This source delivered the digest's first byte, or all of it: remember who may see it. Raises nothing."""
+        """This source delivered the digest's first byte, or all of it, verified, `total` bytes: remember who may see
+        it. Raises nothing."""
         ...
 
 

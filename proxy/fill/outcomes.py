@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable
 
 from proxy import errors, policy
-from proxy.errors import RegistryError, Unavailable
+from proxy.errors import LoopDetected, RegistryError, Unavailable
 from proxy.store.index import Index
 
 _KINDS: dict[str, type[RegistryError]] = {
     kind.__name__: kind
-    for kind in (errors.BlobUnknown, errors.ManifestUnknown, errors.NameUnknown, errors.Denied, errors.LoopDetected)
+    for kind in (errors.BlobUnknown, errors.ManifestUnknown, errors.NameUnknown, errors.Denied)
 }
 
 
@@ -23,16 +23,21 @@ _LIFETIME = 300.0
 """Seconds an outcome is kept: longer than any request waits, short enough that random digests do not fill the index."""
 
 
+_UNWRITTEN = 1000
+
+
 class Outcomes:
-    """Refusals of one data folder, by what was asked of whom."""
+    """Refusals of one data folder, by what was asked of whom. Where they cannot be written, this process remembers
+    its own: an upstream is not asked without end because a disk is full."""
 
     def __init__(self, index: Index, clock: Callable[[], float] = time.time) -> None:
         self._index = index
         self._clock = clock
+        self._unwritten: dict[str, str] = {}
 
     def refusal(self, key: str, arrived: float) -> RegistryError | None:
         """The error that answers a request for `key` which arrived at `arrived`, None when it must be asked."""
-        row = self._index.get(f"r:{key}")
+        row = self._row(f"r:{key}")
         if row is None:
             return None
         refused_at, kind, message, retry_after = json.loads(row)
@@ -41,18 +46,31 @@ class Outcomes:
         return _KINDS.get(kind, Unavailable)(message, retry_after=retry_after)
 
     async def refuse(self, key: str, error: RegistryError) -> None:
-        """Remember that `key` was refused now. Raises OSError."""
-        row = [self._clock(), type(error).__name__, error.message, error.retry_after]
-        await self._index.put({f"r:{key}": json.dumps(row)}, _LIFETIME)
+        """Remember that `key` was refused now. A loop is the fault of whoever asked, and of nobody else: it is not
+        remembered."""
+        if not isinstance(error, LoopDetected):
+            row = [self._clock(), type(error).__name__, error.message, error.retry_after]
+            await self._write(f"r:{key}", json.dumps(row))
 
     def mismatches(self, key: str, arrived: float) -> int:
         """How often lately the bytes of `key` did not match their digest, on this machine."""
-        row = self._index.get(f"x:{key}")
+        row = self._row(f"x:{key}")
         if row is None:
             return 0
         at, count = json.loads(row)
         return int(count) if policy.refusal_counts(at, arrived) else 0
 
     async def mismatch(self, key: str, count: int) -> None:
-        """Remember it. Raises OSError."""
-        await self._index.put({f"x:{key}": json.dumps([self._clock(), count])}, _LIFETIME)
+        """Remember it."""
+        await self._write(f"x:{key}", json.dumps([self._clock(), count]))
+
+    def _row(self, name: str) -> str | None:
+        return self._unwritten.get(name) or self._index.get(name)
+
+    async def _write(self, name: str, row: str) -> None:
+        if await self._index.note({name: row}, _LIFETIME):
+            self._unwritten.pop(name, None)
+            return
+        self._unwritten[name] = row
+        if len(self._unwritten) > _UNWRITTEN:
+            del self._unwritten[next(iter(self._unwritten))]

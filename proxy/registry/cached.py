@@ -157,36 +157,42 @@ class Cached:
 
     async def _keep(self, ask: Ask, manifest: Manifest) -> None:
         """Rows first, then the file: a row without a file is a miss. A full disk costs the copy, not the answer."""
+        await self._rows.put_manifest(ask.repo, manifest)
         try:
-            await self._rows.put_manifest(ask.repo, manifest)
             await keep_content(self._rooms.store, manifest.descriptor.digest, manifest.content)
         except OSError as error:
-            raise Unavailable(f"the cache cannot be written: {error.strerror or error}") from error
+            _log.error("%s: manifest %s is not kept: %s", self.name, manifest.descriptor.digest.short, error)
 
     async def stat(self, ask: Ask, digest: Digest) -> Answer[Descriptor]:
-        said = self._rows.blob(ask.repo, digest)
-        if said is not None and said.size is None and (opened := self._rooms.store.open(digest)) is not None:
-            said = Descriptor(digest, opened.size)
-            opened.close()
-        if said is None and self._rows.public and (size := self._rows.told_size(ask.repo, digest)) is not None:
-            said = Descriptor(digest, size)
-        if said is not None and said.size is not None:
-            return Answer(said, "hit")
+        size = self._known_size(ask, digest)
+        if size is not None:
+            return Answer(Descriptor(digest, size), "hit")
         return Answer(await self._prove(ask, digest), "miss")
+
+    def _known_size(self, ask: Ask, digest: Digest) -> int | None:
+        """The size of a blob this repository may show: as verified, as it lies here, as this repository was told."""
+        said = self._rows.blob(ask.repo, digest)
+        if said is None:
+            return self._rows.told_size(ask.repo, digest) if self._rows.public else None
+        if said.size is None and (opened := self._rooms.store.open(digest)) is not None:
+            opened.close()
+            return opened.size
+        return self._rows.told_size(ask.repo, digest) if said.size is None else said.size
 
     async def _prove(self, ask: Ask, digest: Digest) -> Descriptor:
         """Ask the upstream whether this repository has this blob, and remember it. Raises RegistryError."""
         key = f"b:{self._rows.full(ask.repo)}@{digest}"
 
         def look() -> Descriptor | None:
-            said = self._rows.blob(ask.repo, digest)
-            if said is None and (refusal := self._rooms.outcomes.refusal(key, ask.arrived)) is not None:
+            permitted = self._rows.blob(ask.repo, digest) is not None
+            if not permitted and (refusal := self._rooms.outcomes.refusal(key, ask.arrived)) is not None:
                 raise refusal
-            return said if said is not None and said.size is not None else None
+            size = self._known_size(ask, digest) if permitted else None
+            return None if size is None else Descriptor(digest, size)
 
         async def head() -> Descriptor:
             said = await self._refusing(key, lambda client: client.blob_size(ask, digest))
-            await self._rows.put_blob(ask.repo, digest, said.size)
+            await self._rows.put_blob(ask.repo, digest, told=said.size)
             return said
 
         return await self._in_time(self._rooms.turns.run(key, look, head))

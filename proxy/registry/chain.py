@@ -69,7 +69,7 @@ class Unqualified:
                 refusal = refusal or error
                 continue
             if self._index.get(f"o:{ask.repo}") != registry.name:
-                await self._index.put({f"o:{ask.repo}": registry.name})
+                await self._index.note({f"o:{ask.repo}": registry.name})
             return replace(answer, by=registry.name)
         assert refusal is not None, "a chain has at least one registry"
         raise refusal

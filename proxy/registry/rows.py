@@ -3,8 +3,9 @@
 `scope` is who may see a digest. An upstream without credentials is public: a digest got without credentials is visible
 in every repository of every such upstream, no question asked, so all of them share one empty scope. With credentials
 the scope is the repository, and a row is written only after that upstream answered 2xx for that digest in it; being
-listed in a manifest proves nothing. Sizes a manifest gives for its children count in its own repository only: a
-hostile manifest with a wrong size breaks nothing elsewhere.
+listed in a manifest proves nothing. What is shared says only what the bytes themselves say: a manifest's own media
+type, a size that was verified. What somebody merely told, a manifest of its children, a HEAD of a blob, counts in its
+own repository only: a hostile upstream breaks nothing elsewhere.
 """
 
 import json
@@ -50,21 +51,31 @@ class Rows:
         return None if row is None else Descriptor(digest, json.loads(row))
 
     def told_size(self, repo: Repo, digest: Digest) -> int | None:
-        """What a manifest of this repository says of a child's size. Permits nothing."""
+        """What a manifest or a HEAD in this repository said of a blob's size. Permits nothing."""
         row = self._index.get(f"s:{self.full(repo)}@{digest}")
         return None if row is None else int(row)
 
     async def put_manifest(self, repo: Repo, manifest: Manifest) -> None:
-        """The upstream answered with this manifest in this repository. Raises OSError."""
+        """The upstream answered with this manifest in this repository."""
         said = manifest.descriptor
         told = children(manifest.content)[:_CHILDREN]
         rows: dict[str, str | None] = {f"s:{self.full(repo)}@{child.digest}": str(child.size) for child in told}
         rows[f"m:{self._scope(repo)}@{said.digest}"] = json.dumps([said.media_type, said.size])
-        await self._index.put(rows)
+        await self._index.note(rows)
 
-    async def put_blob(self, repo: Repo, digest: Digest, size: int | None) -> None:
-        """The upstream answered 2xx for this blob in this repository. Raises OSError."""
-        await self._index.put({f"b:{self._scope(repo)}@{digest}": json.dumps(size)})
+    async def put_blob(
+        self, repo: Repo, digest: Digest, verified: int | None = None, told: int | None = None
+    ) -> None:
+        """The upstream answered 2xx for this blob in this repository; its size, where it was verified or only told.
+
+       """
+        rows: dict[str, str | None] = {}
+        if verified is not None or self.blob(repo, digest) is None:
+            rows[f"b:{self._scope(repo)}@{digest}"] = json.dumps(verified)
+        if told is not None:
+            rows[f"s:{self.full(repo)}@{digest}"] = str(told)
+        if rows:
+            await self._index.note(rows)
 
     def kept(self, key: str) -> Kept[Any] | None:
         """A value that was asked for at some time: a tag's digest, a list."""
@@ -72,7 +83,7 @@ class Rows:
         return None if row is None else Kept(*json.loads(row))
 
     async def keep(self, key: str, kept: Kept[Any] | None) -> None:
-        """Write such a value, None to forget it. Raises OSError."""
+        """Write such a value, None to forget it."""
         row = None if kept is None else json.dumps([kept.value, kept.checked_at, kept.failed_at])
         rows: Mapping[str, str | None] = {key: row}
-        await self._index.put(rows)
+        await self._index.note(rows)

@@ -1,6 +1,5 @@
 """One upstream under one repository name, as a place a fill can get a blob from."""
 
-import logging
 from contextlib import AbstractAsyncContextManager
 
 from proxy.oci.digest import Digest
@@ -8,8 +7,6 @@ from proxy.ports import Ask
 from proxy.registry.rows import Rows
 from proxy.upstream.body import Body
 from proxy.upstream.client import Client
-
-_log = logging.getLogger("tidegate.registry")
 
 
 class UpstreamSource:
@@ -20,17 +17,14 @@ class UpstreamSource:
         self._ask = ask
         self._rows = rows
         self.upstream = client.upstream
-        self.key = f"{client.base}/{ask.repo}"
+        self.key = f"{client.upstream}|{client.base}/{ask.repo}"
         self.size = size
 
     def open(self, digest: Digest, offset: int, stop: int | None) -> AbstractAsyncContextManager[Body]:
         return self._client.blob(self._ask, digest, offset, stop)
 
     async def opened(self, digest: Digest, total: int | None) -> None:
-        try:
-            await self._rows.put_blob(self._ask.repo, digest, total)
-        except OSError as error:
-            _log.error("%s", error)
+        await self._rows.put_blob(self._ask.repo, digest, total)
 
     def __repr__(self) -> str:
         return f"<UpstreamSource {self.key}>"

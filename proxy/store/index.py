@@ -11,6 +11,7 @@ batches that share a transaction. Rows are cheap to lose: every one can be asked
 
 import asyncio
 import contextlib
+import logging
 import os
 import sqlite3
 import time
@@ -20,6 +21,8 @@ from typing import Any
 
 import diskcache
 
+_QUIET = 60.0
+_log = logging.getLogger("tidegate.store")
 _SETTINGS: dict[str, Any] = {
     "eviction_policy": "none",
     "cull_limit": 0,
@@ -80,6 +83,7 @@ class Index:
         self._cache = diskcache.Cache(folder, timeout=10, disk=_TextDisk, **_SETTINGS)
         self._writer = ThreadPoolExecutor(1, "index")
         self._waiting: dict[str, tuple[str | None, float | None]] = {}
+        self._quiet_until = 0.0
         self._last: asyncio.Task[None] | None = None
         self._next: asyncio.Task[None] | None = None
 
@@ -99,6 +103,18 @@ class Index:
         if self._next is None:
             self._next = asyncio.create_task(self._write(self._last))
         await asyncio.shield(self._next)
+
+    async def note(self, rows: Mapping[str, str | None], lifetime: float | None = None) -> bool:
+        """Like `put`, for what can be learned again: a disk that cannot be written costs the note, never the answer.
+        Whether it was written; the log says why not, once a minute."""
+        try:
+            await self.put(rows, lifetime)
+        except OSError as error:
+            if time.monotonic() > self._quiet_until:
+                self._quiet_until = time.monotonic() + _QUIET
+                _log.error("%s; what is learned meanwhile is not kept", error)
+            return False
+        return True
 
     async def _write(self, previous: asyncio.Task[None] | None) -> None:
         """Once the previous batch is done, write everything that waits by then in one transaction."""
