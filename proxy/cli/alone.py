@@ -1,13 +1,17 @@
 """What commands read from a data folder that no service runs on: its lock is held, so that none starts meanwhile."""
 
 import os
+import sqlite3
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from proxy.care.books import kept_hosts, kept_old_names
 from proxy.errors import StartError
+from proxy.store import index
 from proxy.store.index import Index
 from proxy.store.lock import hold
 
@@ -29,9 +33,38 @@ def old_names(data: str) -> list[dict[str, Any]]:
         return [asdict(sighting) for sighting in kept_old_names(index)]
 
 
+def scrub(data: str, full: bool) -> Iterator[dict[str, Any]]:
+    """A pass of the scrub, reported as a service does; what is bad is fetched again when a service runs.
+
+    Raises StartError."""
+    with _alone(data), tempfile.TemporaryDirectory() as scratch:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = scratch  # read when the metrics are imported; nobody scrapes these
+        from proxy.care import census, plan, scrub
+        from proxy.store import catalogue, files, quarantine
+
+        try:
+            blobs = files.Files(os.path.join(data, "blobs"))
+            books = catalogue.usable(os.path.join(data, "catalogue"), plan.rank, partial(census.demand, data))
+            with closing(books):
+                yield from scrub.Scrubber(data, blobs, quarantine.Quarantine(data, blobs), books).alone(full)
+        except (OSError, sqlite3.Error) as error:
+            raise StartError(f"{data} cannot be read: {error}") from None
+
+
 @contextmanager
 def _index(data: str) -> Iterator[Index]:
-    lock, folder = os.path.join(data, "run", "lock"), os.path.join(data, "index")
+    with _alone(data):
+        try:
+            opened = index.usable(os.path.join(data, "index"))
+        except (OSError, sqlite3.Error) as error:
+            raise StartError(f"{data}/index cannot be read: {error}; a service that starts sets it aside") from None
+        with closing(opened):
+            yield opened
+
+
+@contextmanager
+def _alone(data: str) -> Iterator[None]:
+    lock = os.path.join(data, "run", "lock")
     if not has_run(data):
         raise StartError(f"no tidegate has run with {data} yet; start it with: tidegate serve")
     try:
@@ -41,10 +74,6 @@ def _index(data: str) -> Iterator[Index]:
     if held is None:
         raise StartError(f"the tidegate at {data} is starting or stopping; ask again in a moment")
     try:
-        index = Index(folder)
-        try:
-            yield index
-        finally:
-            index.close()
+        yield
     finally:
         held.release()

@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeVar, cast
 import click
 
 from proxy import __version__, config
-from proxy.cli import doctor, egress, legacy
+from proxy.cli import doctor, egress, legacy, scrub
 from proxy.cli import status as status_screen
 from proxy.cli.talk import NotRunning, ask
 from proxy.errors import StartError
@@ -25,7 +25,11 @@ One machine goes out for images; every node asks it.
 
 Usage: tidegate COMMAND [OPTIONS]
 """
-_GROUPS: Mapping[str, tuple[str, ...]] = {"Run": ("serve", "config"), "Look": ("status", "egress", "doctor", "legacy")}
+_GROUPS: Mapping[str, tuple[str, ...]] = {
+    "Run": ("serve", "config"),
+    "Look": ("status", "egress", "doctor", "legacy"),
+    "Keep": ("scrub",),
+}
 _OPTIONS = """\
 Options (any command)
   -c, --config FILE     [$TIDEGATE_CONFIG, else /etc/tidegate/tidegate.toml if it exists]
@@ -214,3 +218,12 @@ def legacy_(context: click.Context, data: str | None) -> int:
         rows = alone.old_names(folder)
     click.echo(json.dumps(rows, indent=2) if context.obj.get("json") else legacy.table(rows))
     return 0
+
+
+@tidegate.command("scrub", help="re-hash what is stored, fetch again what is bad")
+@click.option("--full", is_flag=True, help="from the beginning, not from where the last one was cut off")
+@click.option("--data", metavar="DIR", help="the data folder of the service asked about")
+@_any_command
+@click.pass_context
+def scrub_(context: click.Context, full: bool, data: str | None) -> int:
+    return scrub.run(_load(context, data=data), full, bool(context.obj.get("json")))

@@ -16,6 +16,7 @@ OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 BLOB = "application/octet-stream"
+_MANIFESTS = (OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST)
 
 ACCEPT = ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST, "*/*;q=0.1"))
 """What every upstream is asked for: the client's own Accept neither varies nor converts what is stored."""
@@ -65,6 +66,19 @@ def media_type_in(content: bytes) -> str | None:
     """The mediaType field of a manifest, for an upstream that sends no Content-Type."""
     value = _object(content).get("mediaType")
     return value if isinstance(value, str) else None
+
+
+def own_media_type(content: bytes) -> str | None:
+    """What a manifest says by itself that it is, by its mediaType or its shape; None for what is no manifest."""
+    document = _object(content)
+    if document.get("schemaVersion") != 2:
+        return None
+    if (said := document.get("mediaType")) is not None:
+        return said if said in _MANIFESTS else None
+    if isinstance(document.get("manifests"), list):
+        return OCI_INDEX
+    shaped = isinstance(document.get("config"), dict) and isinstance(document.get("layers"), list)
+    return OCI_MANIFEST if shaped else None
 
 
 def _object(content: bytes) -> Mapping[str, Any]:
