@@ -60,7 +60,7 @@ def _summary(report: dict[str, Any]) -> str:
     began = time.strftime("%Y-%m-%d %H:%M", time.gmtime(report["began"]))
     blobs = f"{report['checked']} blob{'' if report['checked'] == 1 else 's'}"
     lines = [f"{blobs}, {config.format_size(report['bytes'])} read since {began} UTC, {report['bad']} bad"]
-    if report["bad"]:
-        lines.append(f"{report['again']} fetched again now; the others when somebody asks for them")
+    if report["bad"] or report["again"]:
+        lines.append(f"{report['again']} fetched again now, others when somebody asks for them")
     lines += [f"missing and needed: {digest}" for digest in report["lost"]]
     return "\n".join(lines)

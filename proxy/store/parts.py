@@ -72,10 +72,21 @@ class Parts:
                         os.unlink(f"{entry.path.removesuffix('.part')}.note")
             finally:
                 os.close(fd)
+        self._sweep_notes(time.time())
+
+    def _sweep_notes(self, before: float) -> None:
+        """A leader killed between the rename of its part and the removal of its note leaves a note alone."""
+        with os.scandir(self._folder) as entries:
+            notes = [entry.path for entry in entries if entry.name.endswith(".note")]
+        for path in notes:
+            with contextlib.suppress(FileNotFoundError):
+                if not os.path.exists(f"{path.removesuffix('.note')}.part") and os.stat(path).st_mtime <= before:
+                    os.unlink(path)
 
     def sweep(self, age: float) -> int:
         """Remove parts nobody leads and nobody has written to for `age` seconds; bytes freed. Raises OSError."""
         before = time.time() - age
+        self._sweep_notes(before)
         old = [entry.name for entry in self._entries() if entry.stat().st_mtime < before]
         return sum(self._sweep(name) for name in old)
 

@@ -151,7 +151,6 @@ def clock():
         (ManifestUnknown("no manifest"), ManifestUnknown),
         (NameUnknown("no name"), NameUnknown),
         (Denied("not you"), Denied),
-        (LoopDetected("a loop"), LoopDetected),
         (Unavailable("throttled", retry_after=30, label="throttled"), Unavailable),
         (SourceRetired("another size"), Unavailable),
     ],
@@ -162,6 +161,30 @@ async def test_an_outcome_is_the_same_error_for_everybody(index, clock, error, k
     found = Outcomes(index, clock).refusal("source@digest", 1000.0)
     assert type(found) is kind
     assert (found.message, found.status, found.retry_after) == (error.message, error.status, error.retry_after)
+
+
+async def test_a_loop_is_nobody_elses_outcome(index, clock):
+    outcomes = Outcomes(index, clock)
+    await outcomes.refuse("up/app", LoopDetected("a loop"))
+    assert outcomes.refusal("up/app", clock()) is None
+
+
+async def test_an_outcome_that_cannot_be_written_counts_in_this_process(clock):
+    class Full:
+        def get(self, key):
+            return None
+
+        async def note(self, rows, lifetime=None):
+            return False
+
+    outcomes = Outcomes(Full(), clock)
+    await outcomes.mismatch("sha256:1", 1)
+    await outcomes.refuse("up/app", BlobUnknown("no such blob"))
+    assert outcomes.mismatches("sha256:1", clock()) == 1
+    assert isinstance(outcomes.refusal("up/app", clock()), BlobUnknown)
+    for number in range(2000):
+        await outcomes.mismatch(str(number), 1)
+    assert outcomes.mismatches("sha256:1", clock()) == 0, "bounded, the oldest goes"
 
 
 async def test_an_outcome_counts_for_its_key_and_its_moment(index, clock):

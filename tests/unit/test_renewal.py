@@ -42,8 +42,9 @@ class Shelf(dict):
 class Rows(dict):
     """As much of an index as outcomes need."""
 
-    async def put(self, rows, lifetime=None):
+    async def note(self, rows, lifetime=None):
         self.update(rows)
+        return True
 
 
 class Asked:
