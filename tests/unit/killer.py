@@ -1,8 +1,8 @@
 """Everything the store does to a disk, ended by SIGKILL at a chosen step.
 
 Run as `python -m tests.unit.killer FOLDER`: for n = 1, 2, ... a forked child works in FOLDER/<n> and kills itself
-before its n-th step, until one comes through. A step is a call of the operating system or of SQLite that changes something.
-What the child had promised by then stands in FOLDER/<n>.promised.
+before its n-th step, until one comes through. A step is a call of the operating system or of SQLite that changes
+something. What the child had promised by then stands in FOLDER/<n>.promised.
 """
 
 import asyncio
