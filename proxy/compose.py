@@ -125,7 +125,8 @@ class Service:
         known = partial(is_everybodys, self._index)
         self._store = Store(data, self._pool, self._sync_pool, self._catalogue, known)
         self._quarantine = Quarantine(data, self._store.files)
-        self._scrubber = Scrubber(data, self._store.files, self._quarantine, self._catalogue)
+        care = data, self._store.files, self._quarantine, self._catalogue
+        self._scrubber = Scrubber(*care, self._images)
         self._outcomes = Outcomes(self._index)
         self._turns = Turns(os.path.join(data, "run", "turns"))
         self._ways, paces = self._out(os.path.join(data, "run", "ways"))
@@ -147,6 +148,10 @@ class Service:
         self.public, self.admin = (Front(guard) for guard in self._guards)
         aliases = [alias for upstream in settings.upstreams.values() for alias in upstream.aliases]
         metrics.prepare(settings.upstreams, aliases, __version__)
+
+    def _images(self) -> list[tuple[str, str]]:
+        """The images that should be whole. Blocks. Raises OSError."""
+        return [(named.repository, named.digest) for named in self._catalogue.images()]
 
     def _out(self, folder: str) -> tuple[Ways, Mapping[str, Pace]]:
         """What the machine knows of each upstream's ways, one a URL, and how fast those may be that have a limit."""

@@ -109,6 +109,19 @@ def test_bad_ones_are_taken_out_and_fetched_again(tidegate, far, scrub):
     assert json.loads(output)["checked"] == len(blobs)
 
 
+def test_a_whole_image_is_put_together_again(tidegate, far, scrub):
+    """The manifest that says which layers are needed is among what is bad, wherever its digest stands."""
+    server = tidegate(config(far), workers=1)
+    blobs = image(far, server, 10_000)
+    for digest in blobs:
+        spoil(server, digest)
+    status, output, _ = scrub(server)
+    assert status == 1
+    assert "4 fetched again now" in output
+    for digest in blobs:
+        kept(server, digest)
+
+
 def test_what_cannot_be_fetched_now_is_told_and_fetched_when_the_upstream_is_back(tidegate, far, scrub):
     server = tidegate(config(far), workers=1)
     _, layer, *_ = image(far, server)

@@ -1,26 +1,64 @@
 """What was found bad, fetched again: whoever asks for it next would do it too, but what is pinned, or is asked for when
 the upstream is away, must not wait for that.
 
-Which image needs a blob is looked up when one is bad, in the manifests that are here, from what was asked for. What no
-image needs is left to whoever asks.
+Which image needs a blob is looked up when one is bad, in the manifests that are here. What no image needs is left to
+whoever asks.
 """
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from proxy.errors import BodyBroken, DigestInvalid, RegistryError
 from proxy.oci.digest import Digest
 from proxy.oci.media import MANIFEST_LIMIT, children
-from proxy.store.catalogue import Catalogue
 from proxy.store.files import Files
 
 Fetch = Callable[[str, Digest, bool], Awaitable[None]]
 """Fetch a blob again: the repository with its upstream, the digest, whether it is a manifest there. Raises
 RegistryError, BodyBroken, OSError."""
+Images = Callable[[], Iterable[tuple[str, str]]]
+"""The images that should be whole: repository with its upstream, digest of the first manifest. Blocks. Raises
+OSError."""
 _log = logging.getLogger("tidegate.care")
 
 
-async def fetched(fetch: Fetch, repository: str, digest: Digest, manifest: bool) -> bool:
+class Lost:
+    """Looks for images that need a blob, and fetches it for one of them."""
+
+    def __init__(self, files: Files, images: Images) -> None:
+        self._files = files
+        self._images = images
+
+    async def recover(self, lost: Sequence[Digest], fetch: Fetch) -> tuple[int, list[Digest]]:
+        """How many are here again, and what an image still lacks. Raises OSError.
+
+        A manifest that is back tells what it needs, so those nobody seemed to need are looked at once more; while one
+        cannot be fetched nobody knows what it would tell.
+        """
+        waiting, failed, again = list(lost), list[Digest](), 0
+        while True:
+            unneeded = []
+            for digest in waiting:
+                need = await asyncio.to_thread(self._needed_by, digest)
+                if need is None:
+                    unneeded.append(digest)
+                elif not await _fetched(fetch, need[0], digest, need[1]):
+                    failed.append(digest)
+            here = len(waiting) - len(unneeded)
+            again, waiting = again + here, unneeded
+            if not here or not waiting:
+                return again - len(failed), failed + (waiting if failed else [])
+
+    def _needed_by(self, digest: Digest) -> tuple[str, bool] | None:
+        """A repository one of whose images needs a blob, and whether it is a manifest there. Blocks. Raises OSError."""
+        for repository, root in self._images():
+            if (found := _need(self._files, root, digest)) is not None:
+                return repository, found
+        return None
+
+
+async def _fetched(fetch: Fetch, repository: str, digest: Digest, manifest: bool) -> bool:
     """Whether it could be; the log says."""
     try:
         await fetch(repository, digest, manifest)
@@ -29,14 +67,6 @@ async def fetched(fetch: Fetch, repository: str, digest: Digest, manifest: bool)
         return False
     _log.info("%s was fetched again from %s", digest.short, repository)
     return True
-
-
-def needed_by(files: Files, catalogue: Catalogue, digest: Digest) -> tuple[str, bool] | None:
-    """A repository one of whose images needs a blob, and whether it is a manifest there. Blocks. Raises OSError."""
-    for named in catalogue.images():
-        if (found := _need(files, named.digest, digest)) is not None:
-            return named.repository, found
-    return None
 
 
 def _need(files: Files, root: str, digest: Digest) -> bool | None:

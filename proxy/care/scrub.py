@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from proxy import metrics
-from proxy.care.lost import Fetch, fetched, needed_by
+from proxy.care.lost import Fetch, Images, Lost
 from proxy.care.reread import Read, Verdict, reread
 from proxy.errors import DigestInvalid, Unavailable
 from proxy.oci.digest import Digest
@@ -81,11 +81,15 @@ class Step:
 class Scrubber:
     """Passes over one data folder."""
 
-    def __init__(self, data: str, files: Files, quarantine: Quarantine, catalogue: Catalogue) -> None:
+    def __init__(
+        self, data: str, files: Files, quarantine: Quarantine, catalogue: Catalogue, images: Images = tuple
+    ) -> None:
+        """`images` are those that what is bad is fetched again for."""
         self._files = files
         self._quarantine = quarantine
         self._catalogue = catalogue
         self._state_path = os.path.join(data, "care", "scrub.json")
+        self._lost = Lost(files, images)
         self._run = os.path.join(data, "run")
 
     # One pass, in any thread
@@ -254,15 +258,10 @@ class Scrubber:
     async def fetch_lost(self, fetch: Fetch) -> int:
         """Fetch again what was found bad, where an image that was asked for needs it; the rest is fetched by whoever
         asks for it next. How many are here again. Raises OSError."""
-        lost, left, again = self.load().lost, list[str](), 0
-        for digest in map(Digest.parse, lost):
-            need = await asyncio.to_thread(needed_by, self._files, self._catalogue, digest)
-            if need is not None and await fetched(fetch, need[0], digest, need[1]):
-                again += 1
-            elif need is not None:
-                left.append(digest.text)
+        lost = [Digest.parse(text) for text in self.load().lost]
+        again, left = await self._lost.recover(lost, fetch)
         if lost:
-            self._save(replace(self.load(), lost=tuple(left)))
+            self._save(replace(self.load(), lost=tuple(digest.text for digest in left)))
         return again
 
 

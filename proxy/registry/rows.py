@@ -14,7 +14,7 @@ and written over.
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from proxy.errors import DigestInvalid
 from proxy.oci.digest import Digest
@@ -45,7 +45,7 @@ class Rows:
     def manifest(self, repo: Repo, digest: Digest) -> Descriptor | None:
         """A manifest this repository may show."""
         match read(self._index.get(f"m:{self._scope(repo)}@{digest}")):
-            case [str(media_type), int(size)] if size >= 0 and media_type.isascii() and media_type.isprintable():
+            case [str(media_type), size] if _is_size(size) and media_type.isascii() and media_type.isprintable():
                 return Descriptor(digest, size, media_type)
         return None
 
@@ -93,7 +93,8 @@ class Rows:
 
 def is_everybodys(index: Index, digest: Digest) -> bool:
     """Whether a digest was got without credentials, as far as the rows know."""
-    return any(index.get(f"{kind}:@{digest}") is not None for kind in "bm")
+    rows, anywhere = Rows(index, "", True), Repo("")
+    return rows.blob(anywhere, digest) is not None or rows.manifest(anywhere, digest) is not None
 
 
 def read(row: str | None) -> Any:
@@ -106,7 +107,11 @@ def read(row: str | None) -> Any:
 
 def _size(row: str | None) -> int | None:
     size = read(row)
-    return size if type(size) is int and size >= 0 else None
+    return size if _is_size(size) else None
+
+
+def _is_size(size: object) -> TypeGuard[int]:
+    return type(size) is int and size >= 0
 
 
 def _is_value(key: str, value: object) -> bool:
