@@ -18,8 +18,12 @@ from proxy import __version__, doctor, metrics
 from proxy.care import census, plan
 from proxy.care.books import Books
 from proxy.care.evict import Janitor
+from proxy.care.inventory import Inventory
 from proxy.care.legacy import Legacy
+from proxy.care.lost import images_to_keep
+from proxy.care.pinning import Rooms as PinRooms
 from proxy.care.pins import Pins
+from proxy.care.removal import Remover
 from proxy.care.scrub import Scrubber
 from proxy.config import Log, Settings, Upstream
 from proxy.errors import StartError
@@ -31,11 +35,14 @@ from proxy.http.access import AccessLog
 from proxy.http.admin import Admin, Ways
 from proxy.http.app import Api, Front
 from proxy.http.guard import Guard
+from proxy.http.keeping import Keeping
 from proxy.http.scrubbing import Scrubbing
+from proxy.http.spelling import Spelling
 from proxy.ports import Registry
 from proxy.registry.again import Again
 from proxy.registry.cached import Cached, Rooms
 from proxy.registry.chain import Unqualified
+from proxy.registry.forget import Forget
 from proxy.registry.memory import Memory
 from proxy.registry.renewal import Renewals
 from proxy.registry.route import Router, own_names
@@ -66,7 +73,8 @@ def prepare(settings: Settings) -> None:
         board.close()
         Parts(os.path.join(data, "ingest")).settle()
         complaints = [index.prepare(os.path.join(data, "index")), census.prepare(data)]
-        _instance(data)
+        with open(os.path.join(data, "run", "instance"), "w", encoding="ascii") as file:
+            file.write(f"tidegate-{secrets.token_hex(4)}")
         _check_trust(settings)
     except OSError as error:
         raise StartError(
@@ -90,22 +98,18 @@ def _check_trust(settings: Settings) -> None:
 
 def build(settings: Settings, slot: int) -> "Service":
     """One worker."""
-    metrics.use_slot(slot)
     _set_up_log(settings.log)
-    return Service(settings, slot)
+    try:
+        metrics.use_slot(slot)
+        return Service(settings, slot)
+    except OSError as error:
+        raise StartError(f"{settings.server.data} cannot be used: {error.strerror or error}") from error
 
 
 def _instance(data: str) -> str:
-    """The name this tidegate goes by in Via headers: made once, kept with the data."""
-    path = os.path.join(data, "instance")
-    try:
-        with open(path, encoding="ascii") as file:
-            return file.read().strip()
-    except FileNotFoundError:
-        name = f"tidegate-{secrets.token_hex(4)}"
-        with open(path, "w", encoding="ascii") as file:
-            file.write(f"{name}\n")
-        return name
+    """The name this tidegate goes by in Via headers: of this run, because a copy of the data is another one."""
+    with open(os.path.join(data, "run", "instance"), encoding="ascii") as file:
+        return file.read()
 
 
 class Service:
@@ -125,14 +129,14 @@ class Service:
         known = partial(is_everybodys, self._index)
         self._store = Store(data, self._pool, self._sync_pool, self._catalogue, known)
         self._quarantine = Quarantine(data, self._store.files)
-        care = data, self._store.files, self._quarantine, self._catalogue
-        self._scrubber = Scrubber(*care, self._images)
         self._outcomes = Outcomes(self._index)
         self._turns = Turns(os.path.join(data, "run", "turns"))
         self._ways, paces = self._out(os.path.join(data, "run", "ways"))
         self._janitor = self._keeper(data)
+        care = data, self._store.files, self._quarantine, self._catalogue
+        self._scrubber = Scrubber(*care, images_to_keep(self._catalogue, self._pins))
         permits = Permits(os.path.join(data, "run", "permits"), paces, self._janitor.make_room)
-        self._flights = Flights(self._store, self._outcomes, permits)
+        self._flights = Flights(self._store, self._outcomes, permits, self._unkept)
         self._ledger = Ledger()
         self._legacy = Legacy()
         self._books = Books(self._index, slot, self._ledger, self._legacy)
@@ -141,6 +145,7 @@ class Service:
         router = self._router(instance)
         access = AccessLog(settings.log.format)
         admin = self._admin(instance)
+        admin.add(self._keeping(router).pages())
         self._access = access
         admin.add(Scrubbing(self._scrubber, self._again.fetch).pages())
         api = Api(router, instance, admin.public())
@@ -148,10 +153,6 @@ class Service:
         self.public, self.admin = (Front(guard) for guard in self._guards)
         aliases = [alias for upstream in settings.upstreams.values() for alias in upstream.aliases]
         metrics.prepare(settings.upstreams, aliases, __version__)
-
-    def _images(self) -> list[tuple[str, str]]:
-        """The images that should be whole. Blocks. Raises OSError."""
-        return [(named.repository, named.digest) for named in self._catalogue.images()]
 
     def _out(self, folder: str) -> tuple[Ways, Mapping[str, Pace]]:
         """What the machine knows of each upstream's ways, one a URL, and how fast those may be that have a limit."""
@@ -169,13 +170,29 @@ class Service:
                 paces[name] = Pace(self._board, first, lock, upstream.max_bandwidth)
         return ways, paces
 
+    def _unkept(self, why: str) -> None:
+        """Something could not be kept: readiness and metrics of the whole machine say so, and one line a minute."""
+        metrics.UNKEPT.inc()
+        if self._board.unkept(time.monotonic_ns()):
+            _log.error("%s: what is fetched is passed through and not kept", why)
+
     def _keeper(self, data: str) -> Janitor:
         cache = self._settings.cache
 
         def limits(total: int) -> plan.Limits:
             return plan.Limits(cache.max_size.of(total), cache.min_free.of(total))
 
-        return Janitor(data, self._store, self._catalogue, Pins(os.path.join(data, "pins")), limits)
+        self._pins = Pins(os.path.join(data, "pins"))
+        return Janitor(data, self._store, self._catalogue, self._pins, limits)
+
+    def _keeping(self, router: Router) -> Keeping:
+        """Pins, listing and removing."""
+        forget = Forget(self._index, self._board)
+        spelling = Spelling(router, self._settings.server.unqualified, self._own_names(), forget)
+        inventory = Inventory(self._store.files, self._catalogue, self._pins)
+        rooms = PinRooms(spelling, self._pins, self._janitor, self._store)
+        remover = Remover(inventory, self._catalogue, self._janitor, forget)
+        return Keeping(rooms, spelling, inventory, remover, lambda: self._draining)
 
     def _admin(self, instance: str) -> Admin:
         def examine(image: str) -> Awaitable[Mapping[str, Any]]:
@@ -194,9 +211,12 @@ class Service:
         self._again = Again(registries, self._board)
         ordered = [registries[name] for name in settings.server.unqualified]
         unqualified = Unqualified(ordered, self._index) if len(ordered) > 1 else ordered[0] if ordered else None
-        own = own_names(settings.server.listen, settings.server.names, urlsplit(settings.server.url).netloc)
         pairs = [(settings.upstreams[name], registry) for name, registry in registries.items()]
-        return Router(pairs, unqualified, own)
+        return Router(pairs, unqualified, self._own_names())
+
+    def _own_names(self) -> Mapping[str, None]:
+        server = self._settings.server
+        return own_names(server.listen, server.names, urlsplit(server.url).netloc)
 
     def _cached(self, upstream: Upstream, instance: str, rooms: Rooms) -> Registry:
         pairs = zip(upstream.urls, self._ways[upstream.name], strict=True)

@@ -99,8 +99,9 @@ class RangeUnsatisfiable(RegistryError):
 class Unavailable(RegistryError):
     """Nothing to be had now, asking again later may help; never a 404, which clients would believe.
 
-    `label` is the reason as the metrics know it: timeout, connect, tls, dns, status, body, throttled, circuit, refused
-    or other. `pause` is seconds the upstream itself asked to be left alone (Retry-After), 0 where it did not.
+    `label` is the reason as the metrics know it: timeout, connect, tls, dns, status (5xx), answer (any other status
+    that was not expected), body, throttled, circuit, refused or other. `pause` is seconds the upstream itself asked to
+    be left alone (Retry-After), 0 where it did not.
     """
 
     code, status = "UNAVAILABLE", 503
@@ -111,6 +112,10 @@ class Unavailable(RegistryError):
         super().__init__(message, detail=detail, retry_after=retry_after)
         self.label = label
         self.pause = pause
+
+
+class CannotKeep(Unavailable):
+    """The disk cannot take what is being fetched: full, read-only, broken. It may be passed on all the same."""
 
 
 class BodyBroken(Exception):

@@ -6,6 +6,7 @@ slot stands in for the process id for that reason; gauges say how they add up ov
 repository, tag, digest or client address. Series exist at zero from the start.
 """
 
+import os
 import struct
 import threading
 import time
@@ -20,19 +21,36 @@ from prometheus_client.openmetrics import exposition as openmetrics
 
 T = TypeVar("T")
 _ATTEMPTS = 10
+_FILE = 1 << 20
+"""Bytes prometheus-client gives a file at first: 8,000 series."""
 _slot = "supervisor"
 values.ValueClass = values.MultiProcessValue(lambda: _slot)  # type: ignore[no-untyped-call]
 
 
 def use_slot(slot: int) -> None:
-    """Write to the files of this worker slot from now on; to be called right after the fork."""
+    """Write to the files of this worker slot from now on; to be called right after the fork.
+
+    The files are mapped, and a write to a page that a full disk has no block for is the end of the process: so they
+    get their blocks now. Raises OSError.
+    """
     global _slot
     _slot = str(slot)
+    for kind in ("counter", "histogram", "gauge_livesum", "gauge_mostrecent", "gauge_max"):
+        path = os.path.join(os.environ["PROMETHEUS_MULTIPROC_DIR"], f"{kind}_{_slot}.db")
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, _FILE)
+        finally:
+            os.close(fd)
 
 
 RESULTS = ("hit", "miss", "coalesced", "revalidated", "stale", "not_found", "denied", "bypass", "error")
 KINDS = ("blob", "manifest", "tag", "tags", "referrers")
 METHODS = ("GET", "HEAD")
+REASONS = (
+    "timeout", "connect", "tls", "dns", "status", "answer", "body", "throttled", "circuit", "refused", "other",
+)  # fmt: skip
+"""Labels of errors.Unavailable."""
 HOST_LIMIT = 100
 _SECONDS = (0.001, 0.005, 0.02, 0.1, 0.5, 1, 2.5, 5, 10, 30)
 _LONG = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600)
@@ -64,6 +82,7 @@ CACHE_LIMIT = Gauge("tidegate_cache_limit_bytes", "Size limit; 0: none.", multip
 CACHE_OBJECTS = Gauge("tidegate_cache_objects", "Finished blobs.", multiprocess_mode="mostrecent")
 CACHE_EVICTED = Counter("tidegate_cache_evicted_bytes", "Bytes evicted.", ("reason",))
 CACHE_IDLE = Gauge("tidegate_cache_oldest_idle_seconds", "Idle time of the least used.", multiprocess_mode="mostrecent")
+UNKEPT = Counter("tidegate_unkept", "Answers passed through because the disk could not keep them.")
 DISK_FREE = Gauge("tidegate_disk_free_bytes", "Free bytes where the data lies.", multiprocess_mode="mostrecent")
 PINNED = Gauge("tidegate_pinned_bytes", "Bytes pinned.", multiprocess_mode="mostrecent")
 SCRUBBED = Counter("tidegate_scrub_blobs", "Blobs read again and hashed.", ("result",))
@@ -100,7 +119,19 @@ def _prepare_upstream(upstream: str) -> None:
             for method in METHODS:
                 REQUESTS.labels(upstream, kind, method, result)
     TAGS_MOVED.labels(upstream)
-    for reason in ("timeout", "connect", "tls", "dns", "status", "body", "throttled", "circuit", "refused", "other"):
+    for reason in (
+        "timeout",
+        "connect",
+        "tls",
+        "dns",
+        "status",
+        "answer",
+        "body",
+        "throttled",
+        "circuit",
+        "refused",
+        "other",
+    ):
         UPSTREAM_ERRORS.labels(upstream, reason)
     for kind in ("blob", "manifest"):
         RECEIVED.labels(upstream, kind)

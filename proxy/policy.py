@@ -39,6 +39,9 @@ PROBE = 5.0
 LONGEST_WAIT = 5
 """Seconds of a Retry-After that a running fill waits; whoever is sent away for longer is told so at once."""
 
+FULL_MEMORY = 5.0
+"""Seconds after a write that failed in which nothing is tried to be kept: one request each, passed through."""
+
 LAST_ATTEMPT = 60.0
 """Seconds the last attempt may take to its first byte, although the answer to the clients has ended by then: a proxy
 that scans downloads first delivers the first byte after 40 s and more, and the next pull finds the blob here."""
@@ -89,9 +92,9 @@ def refusal_counts(refused_at: float, arrived: float) -> bool:
 
 
 def worth_asking_again(label: str) -> bool:
-    """Whether another attempt right away may end differently: not when the upstream said "slower", or is left alone,
-    or our own rules said no. `label` is Unavailable's."""
-    return label not in ("throttled", "circuit", "refused")
+    """Whether another attempt right away may end differently: not when the upstream said "slower" or something that
+    makes no sense to us, or is left alone, or our own rules said no. `label` is Unavailable's."""
+    return label not in ("throttled", "answer", "circuit", "refused")
 
 
 def next_attempt(failures: int, asked: int = 0) -> float | None:

@@ -30,7 +30,7 @@ from tests.real.world import Upstream, upstream_world
 from tests.support import quick
 
 Report = pytest.TestReport | pytest.CollectReport
-NEEDS_ROOT = frozenset({"containerd", "ip"})
+NEEDS_ROOT = frozenset({"containerd", "ip", "mount"})
 SETTLE = 2.0  # seconds a closing connection or task gets before it counts as left behind
 
 # The store reads small rows and opens files inline on purpose: a thread hop costs more than the call it would spare.

@@ -64,6 +64,10 @@ class Client:
         self.send(path, method, **headers)
         return self._connection.getresponse()
 
+    def response(self) -> http.client.HTTPResponse:
+        """The answer to what was sent."""
+        return self._connection.getresponse()
+
     def get(self, path: str, method: str = "GET", **headers: str) -> Got:
         """The whole exchange. Raises TimeoutError when nothing comes any more."""
         began = time.monotonic()

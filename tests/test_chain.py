@@ -15,7 +15,7 @@ REGISTRY = "registry.k8s.io"
 
 
 def instance(server):
-    return (server.data / "instance").read_text().strip()
+    return (server.data / "run" / "instance").read_text().strip()
 
 
 @pytest.fixture

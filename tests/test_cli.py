@@ -72,9 +72,13 @@ def test_help_is_one_screen_and_names_what_exists(run, words):
         "serve",
         "config",
         "status",
+        "ls",
         "egress",
         "doctor",
         "legacy",
+        "pin",
+        "unpin",
+        "rm",
         "scrub",
     ]
     assert re.findall(r"^([A-Z]\w*)$", output, re.MULTILINE) == ["Run", "Look", "Keep"]

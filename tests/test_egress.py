@@ -132,6 +132,19 @@ def test_the_name_of_who_signed_is_in_the_answer_through_a_proxy_too(tidegate: S
         assert not origin.log, "nothing may be sent to a host that is not trusted"
 
 
+@pytest.mark.real("openssl")
+def test_a_proxy_that_is_spoken_to_over_tls(tidegate: Start, tmp_path: Path) -> None:
+    corp = authority(tmp_path / "ca")
+    with origin_in_thread(tls=corp.context()) as origin, in_thread(Connect(tls=corp.context())) as forward:
+        image = origin.add_image("app", "1", LAYER)
+        keys = {"proxy": forward.url, "ca_file": str(corp.ca)}
+        server = tidegate(upstream_config(origin.url, **keys), workers=1)
+        assert _get(f"{server.url}/v2/app/manifests/1") == ("HTTP/1.1 200 OK", image.manifest)
+        for digest, content in image.blobs.items():
+            assert _get(f"{server.url}/v2/app/blobs/{digest}")[1] == content
+        assert forward.log
+
+
 def test_a_copied_data_folder_serves_offline_elsewhere(tidegate: Start, tmp_path: Path) -> None:
     with origin_in_thread() as origin:
         image = origin.add_image("app", "1", LAYER)

@@ -57,7 +57,7 @@ def test_the_numbers_of_a_few_pulls(tidegate, far, workers):
     found, code = until(lambda: (said := status(server))[0]["fills"] == [] and said)
     assert (found["health"], code, found["workers"]) == ("ok", 0, workers)
     assert (found["listen"], found["data"]) == (server.host, str(server.data))
-    assert found["instance"] == (server.data / "instance").read_text().strip()
+    assert found["instance"] == (server.data / "run" / "instance").read_text().strip()
     expected = {"name": REGISTRY, "urls": [far.url], "up": True, "circuit": "closed", "paused": 0}
     assert found["upstreams"] == [expected]
     assert found["disk"]["cache_objects"] == 2

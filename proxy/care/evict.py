@@ -14,6 +14,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from typing import Protocol
 
@@ -65,6 +66,7 @@ class Janitor:
         self._limits = limits
         self._clock = clock
         self._said = 0.0
+        self._landed: tuple[Mapping[str, int], set[str]] = ({}, set())
 
     async def make_room(self, coming: int = 0) -> bool:
         """Make room for `coming` bytes, not yet written; False when there can be none. Raises OSError."""
@@ -82,6 +84,32 @@ class Janitor:
         while (held := hold(path)) is None:
             await asyncio.sleep(_POLL)
         return held
+
+    async def settle(self) -> None:
+        """Wait until no pass runs that may not know yet of a pin just written. Raises OSError."""
+        (await self._turn()).release()
+
+    async def take_out(self, digests: Iterable[str]) -> tuple[list[Held], list[str]]:
+        """Remove blobs that somebody wants gone, whatever their age: what went, and what is being read and stays.
+        Pins hold here too. Raises OSError."""
+        held = await self._turn()
+        try:
+            return await asyncio.to_thread(self._take_out, list(digests))
+        finally:
+            held.release()
+
+    def _take_out(self, digests: Iterable[str]) -> tuple[list[Held], list[str]]:
+        gone, reading = [], []
+        for digest in digests:
+            row, size = self._catalogue.get(digest), self._store.files.size(_digest(digest))
+            if digest in self._pins.digests() or size is None:
+                continue
+            if self._store.files.remove(_digest(digest)):
+                gone.append(row or Held(digest, size, 0.0))
+            else:
+                reading.append(digest)
+        self._catalogue.remove(gone)
+        return gone, reading
 
     async def keep_uses(self) -> None:
         """Write down this worker's last uses, for ever."""
@@ -117,7 +145,11 @@ class Janitor:
             _log.warning("%s", sentence)
 
     def _need(self, coming: int) -> Need:
-        return plan.to_free(self.space(), self.limits(), coming)
+        """Pins are read only where something would have to go: a file of them that cannot be read stops no pull."""
+        space, limits = self._unpinned(), self.limits()
+        if plan.to_free(space, limits, coming).size > 0:
+            space = self.space()
+        return plan.to_free(space, limits, coming)
 
     def limits(self) -> Limits:
         """What is set, in bytes. Raises OSError."""
@@ -126,11 +158,31 @@ class Janitor:
 
     def space(self) -> Space:
         """What is so. Raises OSError."""
+        space = self._unpinned()
+        return replace(space, pinned=min(self._pinned(), space.cached))
+
+    def shown(self) -> Space:
+        """The same for people to look at: pins that cannot be read are none. Raises OSError."""
+        try:
+            return self.space()
+        except OSError:
+            return self._unpinned()
+
+    def _unpinned(self) -> Space:
         found = os.statvfs(self._data)
         cached, _ = self._catalogue.sums()
-        pinned = sum(self._pins.digests().values())
-        free = found.f_bavail * found.f_frsize
-        return Space(cached, min(pinned, cached), free, self._store.parts.bytes())
+        return Space(cached, 0, found.f_bavail * found.f_frsize, self._store.parts.bytes())
+
+    def _pinned(self) -> int:
+        """Bytes of pins that are here: what is still to come takes no room from what may be evicted. Nobody evicts a
+        pin, so what has been seen here is not looked for again."""
+        pins = self._pins.digests()
+        known, here = self._landed
+        if known is not pins:
+            here = set()
+            self._landed = pins, here
+        here.update(digest for digest in pins.keys() - here if self._store.files.has(_digest(digest)))
+        return sum(pins[digest] for digest in tuple(here))
 
     def _clear(self, coming: int) -> Need:
         """Evict what is needed now, and what is needed still. Runs in a thread, under the janitor's lock.

@@ -7,11 +7,13 @@ whoever asks.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
+from proxy.care.pins import Pins
 from proxy.errors import BodyBroken, DigestInvalid, RegistryError
 from proxy.oci.digest import Digest
 from proxy.oci.media import MANIFEST_LIMIT, children
+from proxy.store.catalogue import Catalogue
 from proxy.store.files import Files
 
 Fetch = Callable[[str, Digest, bool], Awaitable[None]]
@@ -21,6 +23,17 @@ Images = Callable[[], Iterable[tuple[str, str]]]
 """The images that should be whole: repository with its upstream, digest of the first manifest. Blocks. Raises
 OSError."""
 _log = logging.getLogger("tidegate.care")
+
+
+def images_to_keep(catalogue: Catalogue, pins: Pins) -> Images:
+    """What is pinned, then what was asked for."""
+
+    def images() -> Iterator[tuple[str, str]]:
+        for pinned in pins.sets().values():
+            yield from ((pin.repository, pin.digest) for pin in pinned)
+        yield from ((named.repository, named.digest) for named in catalogue.images())
+
+    return images
 
 
 class Lost:

@@ -9,9 +9,15 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from proxy.care import plan
 from proxy.care.books import kept_hosts, kept_old_names
-from proxy.errors import StartError
+from proxy.care.inventory import Inventory
+from proxy.care.pins import Pins
+from proxy.care.shown import shown
+from proxy.errors import RegistryError, StartError
 from proxy.store import index
+from proxy.store.catalogue import Catalogue
+from proxy.store.files import Files
 from proxy.store.index import Index
 from proxy.store.lock import hold
 
@@ -37,13 +43,13 @@ def scrub(data: str, full: bool) -> Iterator[dict[str, Any]]:
     """A pass of the scrub, reported as a service does; what is bad is fetched again when a service runs.
 
     Raises StartError."""
-    with _alone(data), tempfile.TemporaryDirectory() as scratch:
+    with _held(data), tempfile.TemporaryDirectory() as scratch:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = scratch  # read when the metrics are imported; nobody scrapes these
-        from proxy.care import census, plan, scrub
-        from proxy.store import catalogue, files, quarantine
+        from proxy.care import census, scrub
+        from proxy.store import catalogue, quarantine
 
         try:
-            blobs = files.Files(os.path.join(data, "blobs"))
+            blobs = Files(os.path.join(data, "blobs"))
             books = catalogue.usable(os.path.join(data, "catalogue"), plan.rank, partial(census.demand, data))
             with closing(books):
                 yield from scrub.Scrubber(data, blobs, quarantine.Quarantine(data, blobs), books).alone(full)
@@ -51,9 +57,20 @@ def scrub(data: str, full: bool) -> Iterator[dict[str, Any]]:
             raise StartError(f"{data} cannot be read: {error}") from None
 
 
+def images(data: str, image: str) -> list[dict[str, Any]]:
+    """What is here, as the service would say it; a name is taken as it is written. Raises StartError."""
+    with _held(data):
+        try:
+            with closing(Catalogue(os.path.join(data, "catalogue"), plan.rank)) as catalogue:
+                inventory = Inventory(Files(os.path.join(data, "blobs")), catalogue, Pins(os.path.join(data, "pins")))
+                return shown(inventory.images(), [image] if image else [])
+        except (OSError, sqlite3.Error, RegistryError) as error:
+            raise StartError(f"{data} cannot be read: {error}") from None
+
+
 @contextmanager
 def _index(data: str) -> Iterator[Index]:
-    with _alone(data):
+    with _held(data):
         try:
             opened = index.usable(os.path.join(data, "index"))
         except (OSError, sqlite3.Error) as error:
@@ -63,7 +80,8 @@ def _index(data: str) -> Iterator[Index]:
 
 
 @contextmanager
-def _alone(data: str) -> Iterator[None]:
+def _held(data: str) -> Iterator[None]:
+    """Holds the lock of the data folder. Raises StartError."""
     lock = os.path.join(data, "run", "lock")
     if not has_run(data):
         raise StartError(f"no tidegate has run with {data} yet; start it with: tidegate serve")

@@ -9,14 +9,15 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, NoReturn, TypeVar, cast
+from collections.abc import Mapping
+from typing import Any, NoReturn, cast
 
 import click
 
-from proxy import __version__, config
-from proxy.cli import doctor, egress, legacy, scrub
+from proxy import config
+from proxy.cli import doctor, egress, keep, legacy, scrub
 from proxy.cli import status as status_screen
+from proxy.cli.options import any_command, load, wants_json
 from proxy.cli.talk import NotRunning, ask
 from proxy.errors import StartError
 
@@ -27,8 +28,8 @@ Usage: tidegate COMMAND [OPTIONS]
 """
 _GROUPS: Mapping[str, tuple[str, ...]] = {
     "Run": ("serve", "config"),
-    "Look": ("status", "egress", "doctor", "legacy"),
-    "Keep": ("scrub",),
+    "Look": ("status", "ls", "egress", "doctor", "legacy"),
+    "Keep": ("pin", "unpin", "rm", "scrub"),
 }
 _OPTIONS = """\
 Options (any command)
@@ -40,7 +41,6 @@ First time: tidegate serve, then tidegate doctor in a second terminal.
 """
 
 _WALK = 75.0  # seconds for a walk of the doctor, which ends by itself within a minute
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 def main() -> NoReturn:
@@ -71,24 +71,6 @@ def _fail(line: str, status: int) -> int:
     return status
 
 
-def _remember(context: click.Context, option: click.Parameter, value: Any) -> Any:
-    """Both places of an option write to one table; the later, nearer one wins."""
-    if value:
-        context.ensure_object(dict)[option.name] = value
-    return value
-
-
-def _any_command(command: F) -> F:
-    """The options that may stand before and after a command's name."""
-    for option in (
-        click.version_option(__version__, "-V", "--version", prog_name="tidegate", message="%(prog)s %(version)s"),
-        click.option("--json", is_flag=True, expose_value=False, callback=_remember, help="one JSON document"),
-        click.option("-c", "--config", metavar="FILE", expose_value=False, callback=_remember, help="settings"),
-    ):
-        command = option(command)
-    return command
-
-
 class _Top(click.Group):
     """The group whose help is grouped by what people want to do."""
 
@@ -101,47 +83,41 @@ class _Top(click.Group):
 
 
 @click.group(cls=_Top, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@_any_command
+@any_command
 @click.pass_context
 def tidegate(context: click.Context) -> None:
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
 
-def _load(context: click.Context, **options: str | None) -> config.Settings:
-    chosen = context.ensure_object(dict)
-    given = {f"--{name}": text for name, text in options.items() if text is not None}
-    return config.load(chosen.get("config"), os.environ, given)
-
-
 @tidegate.command(help="answer pulls; needs no configuration")
 @click.option("--listen", metavar="HOST:PORT", help="where clients connect  [127.0.0.1:5000]")
 @click.option("--data", metavar="DIR", help="where everything is kept")
 @click.option("--offline", is_flag=True, help="ask no upstream; answer what is here")
-@_any_command
+@any_command
 @click.pass_context
 def serve(context: click.Context, listen: str | None, data: str | None, offline: bool) -> int:
-    settings = _load(context, listen=listen, data=data, offline="true" if offline else None)
+    settings = load(context, listen=listen, data=data, offline="true" if offline else None)
     from proxy import worker  # slow: asyncio
 
     return worker.serve(settings)
 
 
 @tidegate.command("config", help="print every setting and where it came from, or the first mistake")
-@_any_command
+@any_command
 @click.pass_context
 def config_(context: click.Context) -> int:
-    settings = _load(context)
+    settings = load(context)
     click.echo(config.as_json(settings) if context.obj.get("json") else config.render(settings))
     return 0
 
 
 @tidegate.command(help="health, bytes saved, live fills, disk")
 @click.option("--data", metavar="DIR", help="the data folder of the service asked about")
-@_any_command
+@any_command
 @click.pass_context
 def status(context: click.Context, data: str | None) -> int:
-    settings = _load(context, data=data)
+    settings = load(context, data=data)
     found = ask(settings.server.data, "/api/status")
     click.echo(json.dumps(found, indent=2) if context.obj.get("json") else status_screen.screen(found))
     return 0 if found["health"] == "ok" else 1
@@ -153,10 +129,10 @@ def status(context: click.Context, data: str | None) -> int:
 @click.option("--toml", "form", flag_value="toml", help="an allow = to paste into [egress]")
 @click.option("--since", metavar="DURATION", default="", help="only hosts seen lately, such as 30d")
 @click.option("--expected", is_flag=True, help="add the hosts registry.k8s.io is known to need")
-@_any_command
+@any_command
 @click.pass_context
 def egress_(context: click.Context, data: str | None, form: str | None, since: str, expected: bool) -> int:
-    settings = _load(context, data=data)
+    settings = load(context, data=data)
     try:
         seconds = config.parse_duration(since) if since else float("inf")
     except ValueError as error:
@@ -185,11 +161,11 @@ def _ledger(data: str, expected: bool) -> Any:
 @tidegate.command("doctor", help="walk the way out step by step and say what to change")
 @click.argument("image", default="")
 @click.option("--data", metavar="DIR", help="the data folder of the service asked about")
-@_any_command
+@any_command
 @click.pass_context
 def doctor_(context: click.Context, image: str, data: str | None) -> int:
     try:
-        report = _examined(_load(context, data=data), image)
+        report = _examined(load(context, data=data), image)
     except config.ConfigError as error:
         report = doctor.misconfigured(image, str(error))
     click.echo(json.dumps(report, indent=2) if context.obj.get("json") else doctor.render(report))
@@ -206,10 +182,10 @@ def _examined(settings: config.Settings, image: str) -> Mapping[str, Any]:
 
 @tidegate.command("legacy", help="who still asks for k8s.gcr.io")
 @click.option("--data", metavar="DIR", help="the data folder of the service asked about")
-@_any_command
+@any_command
 @click.pass_context
 def legacy_(context: click.Context, data: str | None) -> int:
-    folder = _load(context, data=data).server.data
+    folder = load(context, data=data).server.data
     try:
         rows = ask(folder, "/api/legacy")
     except NotRunning:
@@ -223,7 +199,11 @@ def legacy_(context: click.Context, data: str | None) -> int:
 @tidegate.command("scrub", help="re-hash what is stored, fetch again what is bad")
 @click.option("--full", is_flag=True, help="from the beginning, not from where the last one was cut off")
 @click.option("--data", metavar="DIR", help="the data folder of the service asked about")
-@_any_command
+@any_command
 @click.pass_context
 def scrub_(context: click.Context, full: bool, data: str | None) -> int:
-    return scrub.run(_load(context, data=data), full, bool(context.obj.get("json")))
+    return scrub.run(load(context, data=data), full, wants_json(context))
+
+
+for each in keep.COMMANDS:
+    tidegate.add_command(each)

@@ -7,14 +7,16 @@ and may change in the middle, when a leader dies; readers (tail.py) see only how
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
-from proxy import metrics
+from proxy import metrics, policy
 from proxy.config import Upstream
-from proxy.errors import RegistryError, Unavailable
+from proxy.errors import CannotKeep, RegistryError, Unavailable
 from proxy.fill.follow import follow
 from proxy.fill.lead import Leader
 from proxy.fill.outcomes import Outcomes
+from proxy.fill.passing import Passages
 from proxy.fill.permits import Abandoned, Permits
 from proxy.fill.state import Fill
 from proxy.oci.digest import Digest
@@ -27,10 +29,14 @@ _log = logging.getLogger("tidegate.fill")
 class Flights:
     """The table of fills of this process."""
 
-    def __init__(self, store: BlobStore, outcomes: Outcomes, permits: Permits) -> None:
+    def __init__(self, store: BlobStore, outcomes: Outcomes, permits: Permits, unkept: Callable[[str], None]) -> None:
+        """`unkept` is told why something could not be kept."""
         self._store = store
         self._outcomes = outcomes
         self._permits = permits
+        self._unkept = unkept
+        self._full_until = 0.0
+        self.passages = Passages()
         self._fills: dict[Digest, Fill] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -58,6 +64,9 @@ class Flights:
         try:
             while not fill.done:
                 await self._claim(fill, upstream)
+        except CannotKeep as error:
+            self._remember(error.message)
+            fill.fail(error)
         except RegistryError as error:
             level = logging.WARNING if isinstance(error, Unavailable) else logging.INFO
             _log.log(level, "fill %s: %s", fill.digest.short, error.message)
@@ -65,8 +74,7 @@ class Flights:
         except Abandoned:
             fill.fail(Unavailable("the download was put off because nobody waited for it"))
         except OSError as error:
-            _log.error("fill %s: the cache cannot be written: %s", fill.digest.short, error)
-            fill.fail(Unavailable(f"the cache cannot be written: {error.strerror or error}"))
+            fill.fail(self.cannot_keep(error))
         except asyncio.CancelledError:
             fill.fail(Unavailable("tidegate is stopping", retry_after=1))
             raise
@@ -75,6 +83,21 @@ class Flights:
             fill.fail(Unavailable("an internal error; the log says more"))
         finally:
             metrics.FILLS.dec()
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the disk takes what is fetched, as far as is known: it is tried again every few seconds."""
+        return time.monotonic() >= self._full_until
+
+    def cannot_keep(self, error: OSError) -> CannotKeep:
+        """The disk does not take something: say so, and what it means."""
+        problem = CannotKeep(f"the cache cannot be written: {error.strerror or error}")
+        self._remember(problem.message)
+        return problem
+
+    def _remember(self, why: str) -> None:
+        self._full_until = time.monotonic() + policy.FULL_MEMORY
+        self._unkept(why)
 
     async def _claim(self, fill: Fill, upstream: Upstream) -> None:
         """One pass: take what is there, follow who leads, or lead."""
@@ -105,3 +128,4 @@ class Flights:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.passages.close()

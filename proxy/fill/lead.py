@@ -9,11 +9,11 @@ alone is spent for this fill. Only the digest decides in the end.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator
 
 from proxy import metrics, policy
 from proxy.config import Upstream
-from proxy.errors import RegistryError, Unavailable
+from proxy.errors import CannotKeep, RegistryError, Unavailable
+from proxy.fill.missing import missing
 from proxy.fill.outcomes import Outcomes
 from proxy.fill.permits import Permits
 from proxy.fill.state import Fill
@@ -39,6 +39,8 @@ class Leader:
         self._mismatches = outcomes.mismatches(str(fill.digest), fill.arrived)
         self._started = time.monotonic()
         self._spent: set[str] = set()
+        self._delivering: BlobSource | None = None
+        self._limit: asyncio.Timeout | None = None
         self._abandoned: Hold | None = None
 
     async def run(self) -> None:
@@ -47,6 +49,7 @@ class Leader:
         Raises RegistryError when every source has failed, Abandoned, OSError.
         """
         discard, wrong = True, False
+        self._fill.on_join = self._joined
         try:
             if self._lead.total != self._lead.offset or not self._lead.offset:
                 await self._download()
@@ -56,10 +59,14 @@ class Leader:
         except asyncio.CancelledError:
             discard = False
             raise
+        except (OSError, CannotKeep):
+            discard = not self._fill.done
+            raise  # what there is fills a disk that has no room
         except Exception:
             discard = wrong or self._lead.received == 0
             raise
         finally:
+            self._fill.on_join = None
             if self._abandoned is not None:
                 self._abandoned.release()
             await self._lead.close(discard=discard)
@@ -95,6 +102,8 @@ class Leader:
                 before = self._lead.received
                 try:
                     return await self._attempt(source)
+                except CannotKeep:
+                    raise  # no fault of the source
                 except RegistryError as error:
                     failures = 1 if self._lead.received > before else failures + 1
                     await self._failed(source, error, failures)
@@ -136,6 +145,14 @@ class Leader:
             raise error
         await asyncio.sleep(0 if source.key in self._spent else pause or 0)
 
+    def _joined(self) -> None:
+        """Somebody who waits brought another source: one that is silent so far no longer has all the time."""
+        limit, left = self._limit, len(self._alive())
+        if limit is None or limit.when() is None or self._fill.live or left < 2:
+            return
+        share = policy.attempt_budget(time.monotonic() - self._started, self._upstream.egress.first_byte_deadline, left)
+        limit.reschedule(min(limit.when() or 0.0, asyncio.get_running_loop().time() + share))
+
     async def _attempt(self, source: BlobSource) -> None:
         """One request. Raises RegistryError when it does not bring the end of the blob."""
         fill, lead = self._fill, self._lead
@@ -144,15 +161,17 @@ class Leader:
         if fill.live:  # clients are in the middle of a body
             budget = egress.stall_timeout
         try:
-            async with asyncio.timeout(budget) as limit, source.open(fill.digest, lead.received, None) as stream:
+            async with asyncio.timeout(budget) as self._limit, source.open(fill.digest, lead.received, None) as stream:
                 total = self._agree(source, stream)
-                await self._permits.room((total or 0) - lead.received)
-                async with contextlib.aclosing(_missing(stream, lead.received)) as chunks:
+                if total is not None and lead.received > total:
+                    return  # what is here is not the beginning of this blob: the digest will say so
+                await self._make_room((total or 0) - lead.received)
+                async with contextlib.aclosing(missing(stream, lead.received)) as chunks:
                     async for chunk in chunks:
-                        if limit.when() is not None:
-                            limit.reschedule(None)
+                        self._limit.reschedule(None)  # from now on the body itself tells a stall
+                        if chunk:
                             await self._first_byte(source, total)
-                        await self._take(stream, chunk, total)
+                            await self._take(stream, chunk, total)
                 await lead.settle()
                 if source not in fill.used:
                     fill.used.append(source)  # an empty blob has no first byte, but it was answered 2xx
@@ -160,6 +179,11 @@ class Leader:
             raise Unavailable(f"{source.upstream}: no byte within {budget:.0f} s", label="timeout") from None
         if total is not None and lead.received < total:
             raise Unavailable(f"{stream.host}: the body ended at {lead.received} of {total} bytes", label="body")
+
+    async def _make_room(self, size: int) -> None:
+        """Raises CannotKeep."""
+        if not await self._permits.room(size):
+            raise CannotKeep("the cache is full of what may not be evicted")
 
     def _agree(self, source: BlobSource, stream: BlobStream) -> int | None:
         """The blob's size, when everybody who names one names the same."""
@@ -171,11 +195,14 @@ class Leader:
         return said.pop() if said else None
 
     async def _first_byte(self, source: BlobSource, total: int | None) -> None:
-        """This source really delivers: say so to readers here and to followers elsewhere."""
+        """This source really delivers: say so to readers here and to followers elsewhere, once."""
         fill, lead = self._fill, self._lead
+        if fill.live and source is self._delivering:
+            return
+        self._delivering = source
         if source not in fill.used:
             fill.used.append(source)
-        await source.opened(fill.digest, total)
+        await source.opened(fill.digest, None)
         lead.announce(total)
         lead.on_progress(lambda: fill.grown(lead.fd, lead.offset, total))
         fill.grown(lead.fd, lead.offset, total)
@@ -194,15 +221,3 @@ class Leader:
         elif self._fill.readers and self._abandoned is not None:
             self._abandoned.release()
             self._abandoned = None
-
-
-async def _missing(stream: BlobStream, offset: int) -> AsyncGenerator[bytes, None]:
-    """The chunks of a stream from `offset` on: a 200 to a Range request starts from zero."""
-    skip = offset - stream.start
-    async with contextlib.aclosing(stream.chunks()) as chunks:
-        async for chunk in chunks:
-            if skip >= len(chunk):
-                skip -= len(chunk)
-                continue
-            yield chunk[skip:] if skip else chunk
-            skip = 0

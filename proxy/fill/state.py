@@ -11,6 +11,9 @@ from proxy.errors import RegistryError
 from proxy.oci.digest import Digest
 from proxy.ports import BlobSource
 
+_BYPASSES = 4
+"""Requests of their own that readers of one fill may have at a time: each holds up to 1 MiB."""
+
 
 class Fill:
     """`available` bytes may be sent from `fd`; `size` is None until known.
@@ -34,6 +37,8 @@ class Fill:
         self.error: RegistryError | None = None
         self.generation = 0
         self.readers = 0
+        self.bypasses = asyncio.Semaphore(_BYPASSES)
+        self.on_join: Callable[[], None] | None = None
         self._ended = ended
         self._changed: asyncio.Future[None] | None = None
 
@@ -53,7 +58,10 @@ class Fill:
         """One more reader; its sources are more ways to the bytes."""
         self.readers += 1
         known = {source.key for source in self.sources}
-        self.sources += [source for source in sources if source.key not in known]
+        more = [source for source in sources if source.key not in known]
+        self.sources += more
+        if more and self.on_join is not None:
+            self.on_join()
 
     def leave(self) -> None:
         """One reader less."""

@@ -4,10 +4,12 @@ The reader's patience is its own: its deadline ends its answer and never the fil
 """
 
 import asyncio
+import contextlib
 import os
 
 from proxy import policy
-from proxy.errors import BodyBroken, RegistryError, Unavailable
+from proxy.errors import BodyBroken, CannotKeep, RegistryError, Unavailable
+from proxy.fill.passing import Passages, Passing
 from proxy.fill.state import Fill
 from proxy.oci.ranges import Span
 from proxy.ports import BlobSource
@@ -16,10 +18,12 @@ from proxy.ports import BlobSource
 class Tail:
     """Satisfies ports.Filling. Must be closed."""
 
-    def __init__(self, fill: Fill, source: BlobSource, deadline: float) -> None:
+    def __init__(self, fill: Fill, source: BlobSource, deadline: float, passages: Passages) -> None:
         self._fill = fill
         self._source = source
         self._deadline = deadline
+        self._passages = passages
+        self._passing: Passing | None = None
         self._generation = 0
         self._open = True
         self.size: int | None = None
@@ -52,15 +56,30 @@ class Tail:
             raise self._fill.errors.get(self._source.key, self._fill.error)
 
     async def wait(self, beyond: int) -> int:
+        if self._passing is not None:
+            return await self._passing.wait(beyond)
         fill = self._fill
         while True:
             if fill.generation != self._generation:
                 raise BodyBroken(f"{fill.digest.short}: the bytes sent so far did not match")
             if fill.available > beyond or fill.done:
                 return fill.available
+            if isinstance(fill.error, CannotKeep):
+                return await self._pass_on(beyond, fill.error)
             if fill.error is not None:
                 raise BodyBroken(f"{fill.digest.short}: {fill.error.message}")
             await fill.changed()
+
+    async def _pass_on(self, at: int, error: CannotKeep) -> int:
+        """The disk takes no more: the rest comes without being kept. Raises BodyBroken."""
+        try:
+            passing = self._passages.begin(self._fill.digest, [self._source], self.size, error)
+            await passing.resume(self.fd, at)
+        except (OSError, RegistryError) as problem:
+            raise BodyBroken(f"{self._fill.digest.short}: {problem}") from None
+        os.close(self.fd)
+        self._passing, self.fd = passing, passing.fd
+        return await passing.wait(at)
 
     async def complete(self) -> int:
         try:
@@ -79,19 +98,31 @@ class Tail:
         if span.length > policy.BYPASS_LIMIT or span.start < far or span.stop == self.size:
             return None
         try:
-            async with self._source.open(self._fill.digest, span.start, span.stop) as stream:
-                if stream.start != span.start:
-                    return None
-                body = b"".join([chunk async for chunk in stream.chunks()])
-        except RegistryError:
+            async with asyncio.timeout(self._deadline), self._fill.bypasses:
+                return await self._fetch(span)
+        except (RegistryError, TimeoutError):
             return None
+
+    async def _fetch(self, span: Span) -> bytes | None:
+        """The bytes of a span from a request of its own; one that brings more is not believed."""
+        async with self._source.open(self._fill.digest, span.start, span.stop) as stream:
+            if stream.start != span.start:
+                return None
+            body = b""
+            async with contextlib.aclosing(stream.chunks()) as chunks:
+                async for chunk in chunks:
+                    body += chunk
+                    if len(body) > span.length:
+                        return None
         return body if len(body) == span.length else None
 
     def close(self) -> None:
         if not self._open:
             return
         self._open = False
-        if self.fd >= 0:
+        if self._passing is not None:
+            self._passing.close()
+        elif self.fd >= 0:
             os.close(self.fd)
-            self.fd = -1
+        self.fd = -1
         self._fill.leave()

@@ -11,6 +11,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+from proxy.errors import LoopDetected
 from proxy.store.lock import Hold, hold_named
 
 T = TypeVar("T")
@@ -30,13 +31,21 @@ class Turns:
         return key in self._tasks
 
     async def run(self, key: str, look: Callable[[], T | None], act: Callable[[], Awaitable[T]]) -> T:
-        """What `look` finds, else what `act` brings. Raises what they raise."""
-        task = self._tasks.get(key)
-        if task is None:
-            task = self._tasks[key] = asyncio.create_task(self._run(key, look, act))
-            task.add_done_callback(lambda done: self._ended(key, done))
-        result: T = await asyncio.shield(task)
-        return result
+        """What `look` finds, else what `act` brings. Raises what they raise.
+
+        A loop that somebody else's Via has made is theirs: who only joined asks again."""
+        while True:
+            task, joined = self._tasks.get(key), True
+            if task is None:
+                joined = False
+                task = self._tasks[key] = asyncio.create_task(self._run(key, look, act))
+                task.add_done_callback(lambda done: self._ended(key, done))
+            try:
+                result: T = await asyncio.shield(task)
+                return result
+            except LoopDetected:
+                if not joined:
+                    raise
 
     def _ended(self, key: str, task: asyncio.Task[Any]) -> None:
         del self._tasks[key]

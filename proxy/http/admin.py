@@ -26,7 +26,7 @@ from proxy.store.catalogue import Catalogue
 from proxy.store.circuit import Circuit
 from proxy.store.ingest import Store
 
-_SPACE_NEEDED = 64 << 20
+_UNKEPT_MEMORY = 15 * 10**9
 _CIRCUITS = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
 Ways = Mapping[str, Sequence[Circuit]]
 """An upstream's ways out, one a URL."""
@@ -93,7 +93,7 @@ class Admin:
 
     def _measure(self) -> None:
         """Bring the gauges that are looked up, not counted, up to date."""
-        space, (_, objects), oldest = self._janitor.space(), self._catalogue.sums(), self._catalogue.oldest()
+        space, (_, objects), oldest = self._janitor.shown(), self._catalogue.sums(), self._catalogue.oldest()
         metrics.CACHE_SIZE.set(space.cached)
         metrics.CACHE_LIMIT.set(self._janitor.limits().max_size)
         metrics.CACHE_OBJECTS.set(objects)
@@ -118,8 +118,11 @@ class Admin:
         return self._text(exchange, self._health())
 
     def _health(self) -> str:
-        if self._disk()[0] < _SPACE_NEEDED:
+        if self._disk()[0] < self._janitor.limits().min_free // 2:
             return f"degraded: the disk of {self._settings.server.data} is full"
+        unkept = self._board.unkept_at
+        if unkept and time.monotonic_ns() - unkept < _UNKEPT_MEMORY:
+            return f"degraded: {self._settings.server.data} cannot be written, pulls are passed through"
         down = [name for name in self._settings.upstreams if not self._up(name)]
         return f"degraded: no answer from {', '.join(down)}" if down else "ok"
 
@@ -161,7 +164,7 @@ class Admin:
     def _status(self) -> Mapping[str, Any]:
         """What `tidegate status` shows. Blocks."""
         settings, free_total, (size, objects) = self._settings, self._disk(), self._catalogue.sums()
-        space, limits = self._janitor.space(), self._janitor.limits()
+        space, limits = self._janitor.shown(), self._janitor.limits()
         requests = metrics.totals("tidegate_requests_total", "result")
         to_clients = sum(metrics.totals("tidegate_client_bytes_total", "upstream").values())
         from_upstreams = sum(metrics.totals("tidegate_upstream_bytes_total", "upstream").values())

@@ -4,6 +4,7 @@ OCI image-spec manifest.md, image-index.md, descriptor.md; Docker image manifest
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,8 @@ OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 BLOB = "application/octet-stream"
-_MANIFESTS = (OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST)
+_KNOWN = frozenset({OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST})
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9][\w!#$&^.+-]{0,126}/[A-Za-z0-9][\w!#$&^.+-]{0,126}\Z", re.ASCII)
 
 ACCEPT = ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST, "*/*;q=0.1"))
 """What every upstream is asked for: the client's own Accept neither varies nor converts what is stored."""
@@ -62,10 +64,24 @@ def listed(content: bytes) -> list[Mapping[str, Any]]:
     return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
 
 
-def media_type_in(content: bytes) -> str | None:
-    """The mediaType field of a manifest, for an upstream that sends no Content-Type."""
-    value = _object(content).get("mediaType")
-    return value if isinstance(value, str) else None
+def manifest_type(content: bytes, said: str) -> str | None:
+    """The media type of a manifest: its own mediaType field, else what its shape says, else what the upstream `said` in
+    Content-Type; None for what is no JSON object and therefore no manifest, such as a firewall's page.
+
+    What the bytes say comes first, because it is the same whoever delivers them; descriptors are made of it.
+    """
+    document = _object(content)
+    value = document.get("mediaType")
+    if isinstance(value, str) and _MEDIA_TYPE.match(value):
+        return value
+    if not document:
+        return None
+    said = said.partition(";")[0].strip().lower()
+    if said in _KNOWN:
+        return said
+    if "manifests" in document:
+        return OCI_INDEX
+    return OCI_MANIFEST if "layers" in document or not _MEDIA_TYPE.match(said) else said
 
 
 def own_media_type(content: bytes) -> str | None:
@@ -74,7 +90,7 @@ def own_media_type(content: bytes) -> str | None:
     if document.get("schemaVersion") != 2:
         return None
     if (said := document.get("mediaType")) is not None:
-        return said if said in _MANIFESTS else None
+        return said if isinstance(said, str) and said in _KNOWN else None
     if isinstance(document.get("manifests"), list):
         return OCI_INDEX
     shaped = isinstance(document.get("config"), dict) and isinstance(document.get("layers"), list)

@@ -8,14 +8,13 @@ import asyncio
 import contextlib
 import logging
 import math
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from proxy import metrics, policy
 from proxy.config import Upstream
-from proxy.errors import ManifestUnknown, RegistryError, Unavailable
+from proxy.errors import CannotKeep, LoopDetected, ManifestUnknown, Unavailable
 from proxy.fill.flight import Flights
 from proxy.fill.outcomes import Outcomes
 from proxy.fill.tail import Tail
@@ -24,6 +23,7 @@ from proxy.oci.digest import Digest
 from proxy.oci.media import Descriptor, Manifest, listed
 from proxy.oci.names import Reference, Tag
 from proxy.ports import Answer, Ask, BlobStore, Filling, OpenBlob
+from proxy.registry.asking import Asking
 from proxy.registry.content import keep_content
 from proxy.registry.finished import Finished
 from proxy.registry.memory import Memory
@@ -62,6 +62,7 @@ class Cached:
         self.name = settings.name
         self._settings = settings
         self._clients = clients
+        self._asking = Asking(settings, clients, rooms.outcomes)
         self._rows = rows
         self._renewals = renewals
         self._rooms = rooms
@@ -93,14 +94,14 @@ class Cached:
     async def _renew_tag(self, ask: Ask, tag: Tag, known: str | None) -> tuple[str, bool]:
         """One HEAD where the tag is known, and the manifest only when it changed; the manifest at once where not."""
         if known is not None:
-            head = await self._first(lambda client: client.head(ask, tag))
+            head = await self._asking.first(lambda client: client.head(ask, tag))
             if head.digest is not None:
                 if str(head.digest) == known or self._held(ask, tag, known, head.digest):
                     return known, True
                 await self._by_digest(ask, head.digest)
                 await self._name(ask, tag, head.digest)
                 return str(head.digest), False
-        manifest = await self._first(lambda client: client.manifest(ask, tag))
+        manifest = await self._asking.first(lambda client: client.manifest(ask, tag))
         await self._keep(ask, manifest)
         found = manifest.descriptor.digest
         if known is not None and str(found) != known and self._held(ask, tag, known, found):
@@ -139,12 +140,12 @@ class Cached:
             return None if found is None else Answer(found, "coalesced")
 
         async def fetch() -> Answer[Manifest]:
-            manifest = await self._refusing(key, lambda client: client.manifest(ask, digest))
+            manifest = await self._asking.refusing(key, lambda client: client.manifest(ask, digest))
             await self._keep(ask, manifest)
             await self._name(ask, digest, digest)
             return Answer(manifest, "miss")
 
-        asked = self._in_time(self._rooms.turns.run(key, look, fetch))
+        asked = self._asking.in_time(self._rooms.turns.run(key, look, fetch))
         answer = await self._finished.or_unlisted(ask, digest, asked)
         return replace(answer, result="coalesced") if joined else answer
 
@@ -154,7 +155,7 @@ class Cached:
         try:
             await keep_content(self._rooms.store, manifest.descriptor.digest, manifest.content)
         except OSError as error:
-            _log.error("%s: manifest %s is not kept: %s", self.name, manifest.descriptor.digest.short, error)
+            self._rooms.flights.cannot_keep(error)
 
     async def stat(self, ask: Ask, digest: Digest) -> Answer[Descriptor]:
         size = self._known_size(ask, digest)
@@ -184,11 +185,11 @@ class Cached:
             return None if size is None else Descriptor(digest, size)
 
         async def head() -> Descriptor:
-            said = await self._refusing(key, lambda client: client.blob_size(ask, digest))
+            said = await self._asking.refusing(key, lambda client: client.blob_size(ask, digest))
             await self._rows.put_blob(ask.repo, digest, told=said.size)
             return said
 
-        return await self._in_time(self._rooms.turns.run(key, look, head))
+        return await self._asking.in_time(self._rooms.turns.run(key, look, head))
 
     async def blob(self, ask: Ask, digest: Digest) -> Answer[OpenBlob | Filling]:
         opened = self._rooms.store.open(digest)
@@ -206,13 +207,33 @@ class Cached:
         return Answer(opened, "hit")
 
     async def _fill(self, ask: Ask, digest: Digest) -> Answer[OpenBlob | Filling]:
+        """The blob as it arrives. Two failures are not the asker's: a loop that somebody else's Via has made, and a
+        disk that does not take it."""
+        while True:
+            joined = self._rooms.flights.running(digest)
+            try:
+                return await self._arriving(ask, digest)
+            except LoopDetected:
+                if not joined:
+                    raise
+            except CannotKeep as error:
+                size = self._rows.told_size(ask.repo, digest)
+                return await self._pass_on(digest, self._sources(ask, size), size, error)
+
+    def _sources(self, ask: Ask, size: int | None) -> list[UpstreamSource]:
+        return [UpstreamSource(client, ask, self._rows, size) for client in self._clients]
+
+    async def _arriving(self, ask: Ask, digest: Digest) -> Answer[OpenBlob | Filling]:
         """Join the fill, or start it. Having led is the proof that this repository has the blob; having read what
         somebody else downloads is none, so whoever may not see the digest yet asks for itself."""
         size = self._rows.told_size(ask.repo, digest)
-        sources = [UpstreamSource(client, ask, self._rows, size) for client in self._clients]
-        joined = self._rooms.flights.running(digest)
-        fill = self._rooms.flights.board(digest, sources, ask.arrived, self._settings)
-        tail = Tail(fill, sources[0], self._settings.egress.first_byte_deadline)
+        sources = self._sources(ask, size)
+        flights = self._rooms.flights
+        joined = flights.running(digest)
+        if not joined and not flights.keeps:
+            raise CannotKeep("the cache cannot be written")
+        fill = flights.board(digest, sources, ask.arrived, self._settings)
+        tail = Tail(fill, sources[0], self._settings.egress.first_byte_deadline, flights.passages)
         try:
             await tail.ready()
             if self._rows.blob(ask.repo, digest) is None:
@@ -222,9 +243,24 @@ class Cached:
             raise
         return Answer(tail, "coalesced" if joined or not fill.used else "miss")
 
+    async def _pass_on(
+        self, digest: Digest, sources: Sequence[UpstreamSource], size: int | None, why: CannotKeep
+    ) -> Answer[OpenBlob | Filling]:
+        """Without keeping it: the disk takes nothing now. Raises RegistryError."""
+        try:
+            passing = self._rooms.flights.passages.begin(digest, sources, size, why)
+        except OSError as error:
+            raise Unavailable(f"{why.message}, and cannot be passed on: {error.strerror}") from None
+        try:
+            await passing.ready(self._settings.egress.first_byte_deadline)
+        except BaseException:
+            passing.close()
+            raise
+        return Answer(passing, "miss")
+
     async def tags(self, ask: Ask) -> Answer[Sequence[str]]:
         async def renew(known: Sequence[str] | None) -> tuple[Sequence[str], bool]:
-            found = await self._first(lambda client: client.tags(ask))
+            found = await self._asking.first(lambda client: client.tags(ask))
             return found, found == known
 
         return await self._renewals.current(f"l:{self._rows.full(ask.repo)}", ask, renew)
@@ -233,7 +269,7 @@ class Cached:
         async def renew(
             known: Sequence[Mapping[str, Any]] | None,
         ) -> tuple[Sequence[Mapping[str, Any]], bool]:
-            found = await self._first(lambda client: self._referrers(client, ask, digest))
+            found = await self._asking.first(lambda client: self._referrers(client, ask, digest))
             return found, found == known
 
         return await self._renewals.current(f"l:{self._rows.full(ask.repo)}@{digest}", ask, renew)
@@ -249,44 +285,3 @@ class Cached:
         except ManifestUnknown:
             return []
         return listed(manifest.content)
-
-    async def _first(self, call: Callable[[Client], Awaitable[T]]) -> T:
-        """The first answer of the upstream's URLs, in order; only one that is unavailable passes on to the next, and
-        after the last one there is one more round. Raises RegistryError."""
-        problem: Unavailable | None = None
-        began, deadline = time.monotonic(), self._settings.egress.first_byte_deadline
-        for pause in (policy.next_attempt(1), None):
-            for left, client in zip(range(len(self._clients), 0, -1), self._clients, strict=True):
-                budget = policy.attempt_budget(time.monotonic() - began, deadline, left)
-                try:
-                    async with asyncio.timeout(budget):
-                        return await call(client)
-                except TimeoutError:
-                    problem = Unavailable(f"{client.host}: no answer within {budget:.0f} s", label="timeout")
-                except Unavailable as error:
-                    problem = error
-            if pause is None or problem is None or problem.label == "timeout":
-                break
-            if not policy.worth_asking_again(problem.label):
-                break
-            await asyncio.sleep(pause)
-        assert problem is not None, "an upstream has at least one URL"
-        raise problem
-
-    async def _refusing(self, key: str, call: Callable[[Client], Awaitable[T]]) -> T:
-        """`_first`; a refusal is written down for everybody on this machine who asks the same now."""
-        try:
-            return await self._first(call)
-        except RegistryError as error:
-            await self._rooms.outcomes.refuse(key, error)
-            raise
-
-    async def _in_time(self, answer: Awaitable[T]) -> T:
-        """The deadline ends the answer, not the asking."""
-        deadline = self._settings.egress.first_byte_deadline
-        try:
-            async with asyncio.timeout(deadline):
-                return await answer
-        except TimeoutError:
-            message = f"{self.name}: no answer within {deadline:.0f} s"
-            raise Unavailable(message, retry_after=10, label="timeout") from None

@@ -74,6 +74,10 @@ class Router:
             raise NameUnknown(f"a name without registry; prefix it with one of {self._known()}")
         return _route(self._unqualified, name)
 
+    def leads(self, segment: str) -> bool:
+        """Whether a name that begins with this segment says with it which registry is meant."""
+        return self._leads(segment) is not None
+
     def _by_namespace(self, namespace: str, first: str) -> _Entry | None:
         """The upstream that `ns` names; None when it names us."""
         try:

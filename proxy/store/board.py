@@ -20,7 +20,8 @@ from proxy.store.lock import briefly
 _NAMES = 1 << 16
 _WAYS, _WAY_COUNT, _WAY_WORDS = 16, 512, 8
 _RESERVED = _WAYS + _WAY_COUNT * _WAY_WORDS
-_STARTED = 0
+_STARTED, _UNKEPT, _TOLD = 0, 1, 2
+_MINUTE = 60 * 10**9
 _PACE_WORD = _WAY_WORDS - 1
 
 
@@ -31,7 +32,7 @@ class Board:
         size = (_RESERVED + _NAMES) * 8
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.ftruncate(fd, size)
+            os.posix_fallocate(fd, 0, size)  # a mapped page without a block on a full disk ends the process
             self._map = mmap.mmap(fd, size)
         finally:
             os.close(fd)
@@ -63,6 +64,20 @@ class Board:
         """The slot of the first of the eight words about one way out. Every worker counts the same settings the same
         way; beyond 512 ways two share their words."""
         return _WAYS + number % _WAY_COUNT * _WAY_WORDS
+
+    def unkept(self, now: int) -> bool:
+        """Something could not be kept, `now` by the monotonic clock; whether a minute ago was the last time that
+        somebody was told so."""
+        self.words[_UNKEPT] = now
+        told = now - self.words[_TOLD] > _MINUTE or not self.words[_TOLD]
+        if told:
+            self.words[_TOLD] = now
+        return told
+
+    @property
+    def unkept_at(self) -> int:
+        """When something could not be kept, by the monotonic clock in nanoseconds; 0: never."""
+        return self.words[_UNKEPT]
 
     def close(self) -> None:
         self.words.release()

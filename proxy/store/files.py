@@ -53,6 +53,13 @@ class Files:
         """Whether it is here. Raises OSError."""
         return os.path.exists(self.path(digest))
 
+    def size(self, digest: Digest) -> int | None:
+        """Its bytes, None when it is not here. Raises OSError."""
+        try:
+            return os.stat(self.path(digest)).st_size
+        except FileNotFoundError:
+            return None
+
     def adopt(self, part: str, digest: Digest) -> None:
         """Make a verified part final: rename, then fsync of the folders that changed. Blocks. Raises OSError."""
         path = self.path(digest)

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 
+from proxy.oci.digest import Digest
 from proxy.ports import Seen
 from proxy.store.files import same_file
 from proxy.store.lock import try_exclusive, try_shared
@@ -27,6 +28,10 @@ class Parts:
 
     def path(self, name: str) -> str:
         return os.path.join(self._folder, name)
+
+    def has(self, digest: Digest) -> bool:
+        """Whether there is one of this digest. Raises OSError."""
+        return os.path.exists(self.path(f"{digest.algorithm}-{digest.hex}.part"))
 
     def _entries(self) -> Iterator[os.DirEntry[str]]:
         with os.scandir(self._folder) as entries:

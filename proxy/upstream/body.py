@@ -33,8 +33,8 @@ class Body:
         if response.status == 200:
             return 0, length(response), False
         said = parse_content_range(response.headers.get("Content-Range"))
-        if said is not None and response.status == 416 and said.start is None and said.total == offset:
-            return offset, offset, True
+        if said is not None and response.status == 416 and said.start is None and (said.total or offset) <= offset:
+            return offset, said.total, True  # nothing is missing, or there is more here than there should be
         if said is None or response.status != 206 or said.start != offset:
             raise Unavailable(f"{self.host}: answered {response.status} for the wrong range")
         return offset, said.total, False

@@ -27,7 +27,7 @@ from proxy.errors import (
     Unavailable,
 )
 from proxy.oci.digest import Digest
-from proxy.oci.media import ACCEPT, BLOB, MANIFEST_LIMIT, OCI_INDEX, Descriptor, Manifest, media_type_in
+from proxy.oci.media import ACCEPT, BLOB, MANIFEST_LIMIT, OCI_INDEX, Descriptor, Manifest, manifest_type
 from proxy.oci.names import Reference
 from proxy.ports import Ask, Gate
 from proxy.upstream.auth import Keyring
@@ -89,9 +89,10 @@ class Client:
         path = f"{ask.repo}/manifests/{reference}"
         async with self._ask("GET", path, ask, ManifestUnknown, Accept=ACCEPT) as response:
             content = await self._read(response, MANIFEST_LIMIT, "manifest")
-            media_type = response.content_type if "Content-Type" in response.headers else media_type_in(content)
-            if media_type is None or media_type.startswith("text/html"):
-                raise Unavailable(f"{response.url.host}: answered a web page where a manifest was due")
+            media_type = manifest_type(content, response.headers.get("Content-Type", ""))
+            if media_type is None:
+                what = "a web page" if response.content_type == "text/html" else "something that is no manifest"
+                raise Unavailable(f"{response.url.host}: sent {what} where a manifest was due")
             said = _said_digest(response)
         digest = self._digest_of(content, reference, said)
         return Manifest(Descriptor(digest, len(content), media_type), content)

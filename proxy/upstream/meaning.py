@@ -32,10 +32,11 @@ def meaning(response: aiohttp.ClientResponse, repo: Repo, unknown: type[Registry
         case 508:
             return LoopDetected(f"{host} answered 508: {_sentence(response)}")
         case _:
+            # A CDN has refused Range with 400 in the middle of an incident; another attempt finds another host.
+            ranged = "Range" in response.request_info.headers
+            label = "status" if status >= 500 else "body" if ranged else "answer"
             pause = _retry_after(response)
-            return Unavailable(
-                f"{host} answered {status} for {repo}", retry_after=pause or 5, label="status", pause=pause
-            )
+            return Unavailable(f"{host} answered {status} for {repo}", retry_after=pause or 5, label=label, pause=pause)
 
 
 _WHAT: Mapping[type[RegistryError], str] = {BlobUnknown: "blob", ManifestUnknown: "manifest", NameUnknown: "repository"}

@@ -30,7 +30,15 @@ def serve(settings: Settings, compose_module: str = "proxy.compose") -> int:
     """Serve until a signal; returns the exit status. Raises StartError, its text one line that says what to do."""
     data = settings.server.data
     _make_folder(data)
-    held = _take(data)
+    try:
+        return _serve(settings, _take(data), compose_module)
+    except OSError as error:
+        raise StartError(f"{data} cannot be used: {error.strerror or error}; use --data DIR or make room") from error
+
+
+def _serve(settings: Settings, held: lock.Hold, compose_module: str) -> int:
+    """Under the data folder's lock, which is given back. Raises StartError, OSError."""
+    data = settings.server.data
     try:
         listener = sockets.inherited()
         origin = settings.origins["server.listen"] if listener is None else "LISTEN_FDS"

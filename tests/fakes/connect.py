@@ -29,7 +29,14 @@ class Connect:
     for.
     """
 
-    def __init__(self, intercept: ssl.SSLContext | None = None, names: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        intercept: ssl.SSLContext | None = None,
+        names: Mapping[str, str] | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """`tls`: this proxy itself is spoken to over TLS."""
+        self._tls = tls
         self.intercept = intercept
         self.spares: set[str] = set()
         self.names = dict(names or {})
@@ -47,9 +54,9 @@ class Connect:
         self._serving: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self._tls)
         self.host = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-        self.url = f"http://{self.host}"
+        self.url = f"{'https' if self._tls else 'http'}://{self.host}"
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -13,6 +13,7 @@ from proxy.care.plan import Limits
 from proxy.oci.digest import Digest
 from proxy.registry.content import keep_content
 from proxy.store.catalogue import Held
+from proxy.store.lock import hold
 
 SIZE = 64 << 10
 DAY = 86400.0
@@ -116,6 +117,39 @@ async def test_pins_are_read_again_right_before(world, monkeypatch):
     monkeypatch.setattr(world.catalogue, "lowest_first", pinned_meanwhile)
     await world.janitor.make_room()
     assert world.here(first, second) == [False, True]
+
+
+async def test_a_pin_that_is_still_to_come_takes_no_room_from_what_may_go(world):
+    old = await world.keep(1, days=1)
+    coming = Digest.of(b"coming")
+    world.pin(coming)
+    assert (await asyncio.to_thread(world.janitor.space)).pinned == 0
+    world.limit = SIZE
+    assert await world.janitor.make_room(SIZE)
+    assert world.here(old) == [False]
+    await keep_content(world.store, coming, b"coming")
+    assert (await asyncio.to_thread(world.janitor.space)).pinned == world.catalogue.sums()[0]
+
+
+async def test_after_settling_no_pass_is_left_that_does_not_know_a_pin(world):
+    await world.keep(1, days=1)
+    passing = hold(str(world.data / "run" / "janitor.lock"))
+    settling = asyncio.create_task(world.janitor.settle())
+    await asyncio.sleep(0.05)
+    assert not settling.done()
+    passing.release()
+    await asyncio.wait_for(settling, 5)
+
+
+async def test_what_somebody_wants_gone_goes_whatever_its_age_but_never_a_pin_or_what_is_read(world):
+    young, pinned, read = await world.keep(1), await world.keep(2, days=1), await world.keep(3, days=1)
+    world.pin(pinned)
+    reading = world.store.open(read)
+    gone, left = await world.janitor.take_out(map(str, (young, pinned, read, Digest.of(b"nowhere"))))
+    reading.close()
+    assert ([row.digest for row in gone], left) == ([str(young)], [str(read)])
+    assert world.here(young, pinned, read) == [False, True, True]
+    assert world.catalogue.sums() == (2 * SIZE, 2)
 
 
 async def test_pins_that_cannot_be_read_stop_all_eviction(world):

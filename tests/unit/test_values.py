@@ -167,7 +167,7 @@ def test_any_bytes_have_valid_children_or_none(content):
         assert child.size >= 0
         assert isinstance(child.media_type, str)
     assert all(isinstance(entry, dict) for entry in media.listed(content))
-    assert isinstance(media.media_type_in(content), str | None)
+    assert isinstance(media.manifest_type(content, "text/plain"), str | None)
 
 
 @pytest.mark.parametrize(
@@ -191,8 +191,30 @@ def test_children_of_a_manifest_in_order_and_without_the_subject():
     assert [(child.digest.hex, child.size, child.media_type) for child in media.children(content)] == [
         (f"{n:064x}", n, f"type/{n}") for n in (1, 2, 3)
     ]
-    assert media.media_type_in(content) == media.OCI_MANIFEST
     assert media.listed(content) == []
     index = json.dumps({"manifests": [entry(5, platform={"os": "linux"})]}).encode()
     assert [child.size for child in media.children(index)] == [5]
     assert media.listed(index)[0]["platform"] == {"os": "linux"}
+
+
+@pytest.mark.parametrize(
+    ("document", "said", "expected"),
+    [
+        ({"mediaType": media.DOCKER_MANIFEST, "layers": []}, media.OCI_MANIFEST, media.DOCKER_MANIFEST),
+        ({"mediaType": media.DOCKER_MANIFEST, "layers": []}, "application/vnd.evil", media.DOCKER_MANIFEST),
+        ({"layers": []}, f"{media.DOCKER_MANIFEST}; charset=utf-8", media.DOCKER_MANIFEST),
+        ({"layers": []}, "application/vnd.evil", media.OCI_MANIFEST),
+        ({"layers": []}, "", media.OCI_MANIFEST),
+        ({"manifests": []}, "text/plain", media.OCI_INDEX),
+        ({"mediaType": "no type", "manifests": []}, "", media.OCI_INDEX),
+        ({"fsLayers": []}, "application/vnd.docker.distribution.manifest.v1+prettyjws", None),
+        ({"fsLayers": []}, "nonsense\x00", media.OCI_MANIFEST),
+    ],
+)
+def test_a_manifests_type_is_what_its_bytes_say_first(document, said, expected):
+    assert media.manifest_type(json.dumps(document).encode(), said) == (expected or said)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"Access to this site is blocked", b"[]", b"1", b"null", b"{}"])
+def test_what_is_no_json_object_is_no_manifest(content):
+    assert media.manifest_type(content, media.OCI_MANIFEST) is None

@@ -1,0 +1,152 @@
+"""Pages of the admin socket about images: what is here, pin, unpin, remove. Reading the question and saying the answer;
+what is done about it stands in care/.
+
+GET /api/images[?image=]   DELETE /api/pins?image=|set=   POST /api/pins, /api/remove: one document a line as it goes on
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from proxy.care.inventory import Inventory
+from proxy.care.pinning import Order, Pinning, Rooms
+from proxy.care.pins import Pins, check_set
+from proxy.care.removal import Remover
+from proxy.care.shown import shown
+from proxy.errors import NameUnknown, RegistryError, RequestInvalid, Unavailable
+from proxy.http import respond
+from proxy.http.admin import Page
+from proxy.http.exchange import Exchange
+from proxy.http.spelling import Spelling
+from proxy.oci.platforms import Platform
+
+T = TypeVar("T")
+_MOST_NAMED = 8
+
+
+class Keeping:
+    """The pages."""
+
+    def __init__(
+        self,
+        rooms: Rooms,
+        spelling: Spelling,
+        inventory: Inventory,
+        remover: Remover,
+        draining: Callable[[], bool],
+    ) -> None:
+        self._draining = draining
+        self._rooms = rooms
+        self._spelling = spelling
+        self._inventory = inventory
+        self._remover = remover
+
+    def pages(self) -> Mapping[tuple[str, str], Page]:
+        """By method and path."""
+        return {
+            ("GET", "/api/images"): self.images,
+            ("POST", "/api/pins"): self.pin,
+            ("DELETE", "/api/pins"): self.unpin,
+            ("POST", "/api/remove"): self.remove,
+        }
+
+    async def images(self, exchange: Exchange) -> web.StreamResponse:
+        """All images, or those of one repository, or one with its parts. Raises RegistryError."""
+        text = exchange.request.query.get("image", "")
+        spelled = self._spelling.read(text) if text else []
+        names = [each.name if each.image.exact else each.repository for each in spelled] + [text] * bool(text)
+        found = await _in_thread(lambda: shown(self._inventory.images(), names))
+        return respond.document(exchange, found, "application/json")
+
+    async def pin(self, exchange: Exchange) -> web.StreamResponse:
+        """Raises RequestInvalid, NameInvalid, ConnectionError."""
+        asked = await _body(exchange)
+        platforms = [Platform.parse(text) for text in _texts(asked, "platforms")]
+        order = Order(_images(asked), platforms, check_set(str(asked.get("set") or "default")))
+        async with contextlib.aclosing(self._pinned(order)) as events:
+            return await respond.lines(exchange, events)
+
+    async def _pinned(self, order: Order) -> AsyncGenerator[Mapping[str, Any], None]:
+        """Breaks off when the service is to stop: what takes hours need not be waited for, it is resumed later."""
+        async with contextlib.aclosing(Pinning(self._rooms, order).events()) as events:
+            async for each in events:
+                yield each
+                if self._draining():
+                    return
+
+    async def unpin(self, exchange: Exchange) -> web.StreamResponse:
+        """Raises NameUnknown with what is pinned, NameInvalid."""
+        name = exchange.request.query.get("set", "")
+        text = exchange.request.query.get("image", "")
+        if not name and not text:
+            raise RequestInvalid("name an image or a set to unpin")
+        references = {each.name for each in self._spelling.read(text)} if text else None
+        within = check_set(name) if name else ""
+        gone = await _in_thread(lambda: self._rooms.pins.remove(references, within))
+        if not gone:
+            raise NameUnknown(await _in_thread(lambda: _not_pinned(self._rooms.pins, text, name)))
+        return respond.document(exchange, {"unpinned": [{"set": a, "image": b} for a, b in gone]}, "application/json")
+
+    async def remove(self, exchange: Exchange) -> web.StreamResponse:
+        """Raises RequestInvalid, ConnectionError."""
+        asked = _images(await _body(exchange))
+        async with contextlib.aclosing(self._removed(asked)) as events:
+            return await respond.lines(exchange, events)
+
+    async def _removed(self, images: Sequence[str]) -> AsyncGenerator[Mapping[str, Any], None]:
+        failed = 0
+        for text in images:
+            try:
+                yield await self._remover.remove([each.name for each in self._spelling.read(text)])
+            except (RegistryError, OSError) as error:
+                failed += 1
+                yield {"image": text, "error": str(error)}
+        yield {"done": True, "failed": failed}
+
+
+async def _in_thread(call: Callable[[], T]) -> T:
+    """What blocks. Raises Unavailable with the sentence of what cannot be read or written."""
+    try:
+        return await asyncio.to_thread(call)
+    except OSError as error:
+        raise Unavailable(str(error)) from error
+
+
+def _not_pinned(pins: Pins, image: str, name: str) -> str:
+    sets = pins.sets()
+    what = f"{image} is not pinned{f' in {name}' if name else ''}" if image else f"there is no set {name}"
+    if not sets:
+        return f"{what}; nothing is"
+    if not image:
+        return f"{what}; there are {', '.join(sets)}"
+    names = [pin.reference for each, found in sets.items() if name in ("", each) for pin in found]
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return f"{what}; pinned are {', '.join(names[:_MOST_NAMED]) or 'none there'}{more}"
+
+
+async def _body(exchange: Exchange) -> Mapping[str, Any]:
+    try:
+        document = json.loads(await exchange.request.read())
+    except (ValueError, RecursionError, web.HTTPRequestEntityTooLarge) as error:
+        raise RequestInvalid(f"what was asked cannot be read: {error}") from None
+    if not isinstance(document, dict):
+        raise RequestInvalid("what was asked is no JSON object")
+    return document
+
+
+def _texts(asked: Mapping[str, Any], field: str) -> list[str]:
+    value = asked.get(field, [])
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise RequestInvalid(f"{field} must be a list of texts")
+    return value
+
+
+def _images(asked: Mapping[str, Any]) -> list[str]:
+    images = _texts(asked, "images")
+    if not images:
+        raise RequestInvalid("no image was named")
+    return list(dict.fromkeys(images))
