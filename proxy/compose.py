@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from yarl import URL
@@ -20,9 +21,11 @@ from proxy.care.books import Books
 from proxy.care.evict import Janitor
 from proxy.care.inventory import Inventory
 from proxy.care.legacy import Legacy
+from proxy.care.lost import images_to_keep
 from proxy.care.pinning import Rooms as PinRooms
 from proxy.care.pins import Pins
 from proxy.care.removal import Remover
+from proxy.care.scrub import Scrubber
 from proxy.config import Log, Settings, Upstream
 from proxy.errors import StartError
 from proxy.fill.flight import Flights
@@ -34,28 +37,29 @@ from proxy.http.admin import Admin, Ways
 from proxy.http.app import Api, Front
 from proxy.http.guard import Guard
 from proxy.http.keeping import Keeping
+from proxy.http.scrubbing import Scrubbing
 from proxy.http.spelling import Spelling
 from proxy.ports import Registry
+from proxy.registry.again import Again
 from proxy.registry.cached import Cached, Rooms
 from proxy.registry.chain import Unqualified
 from proxy.registry.forget import Forget
 from proxy.registry.memory import Memory
 from proxy.registry.renewal import Renewals
 from proxy.registry.route import Router, own_names
-from proxy.registry.rows import Rows
+from proxy.registry.rows import Rows, is_everybodys
 from proxy.store import catalogue, index
 from proxy.store.board import Board, Pace
-from proxy.store.catalogue import Catalogue
 from proxy.store.circuit import Circuit
-from proxy.store.index import Index
 from proxy.store.ingest import Store
+from proxy.store.parts import Parts
+from proxy.store.quarantine import Quarantine
 from proxy.upstream.client import Client
 from proxy.upstream.egress import tls_context
 from proxy.upstream.ledger import Ledger
 
 _THREADS = 4
 _HOUSEKEEPING = 60.0
-_RUNNING, _UNCOUNTED = "running", "uncounted"
 _log = logging.getLogger("tidegate")
 
 
@@ -68,7 +72,8 @@ def prepare(settings: Settings) -> None:
         board = Board(os.path.join(data, "run", "board"))
         board.reset(time.time_ns())
         board.close()
-        complaints = [index.prepare(os.path.join(data, "index")), _prepare_catalogue(data)]
+        Parts(os.path.join(data, "ingest")).settle()
+        complaints = [index.prepare(os.path.join(data, "index")), census.prepare(data)]
         with open(os.path.join(data, "run", "instance"), "w", encoding="ascii") as file:
             file.write(f"tidegate-{secrets.token_hex(4)}")
         _check_trust(settings)
@@ -79,20 +84,6 @@ def prepare(settings: Settings) -> None:
     for complaint in filter(None, complaints):
         _set_up_log(settings.log)
         _log.warning(complaint)
-
-
-def _prepare_catalogue(data: str) -> str:
-    """A new catalogue, or one from before a stop that was not clean, is brought together with the files later."""
-    new, complaint = catalogue.prepare(os.path.join(data, "catalogue"))
-    running, uncounted = (os.path.join(data, "run", name) for name in (_RUNNING, _UNCOUNTED))
-    if new or os.path.exists(running):
-        _mark(uncounted)
-    _mark(running)
-    return complaint
-
-
-def _mark(path: str) -> None:
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
 def _check_trust(settings: Settings) -> None:
@@ -133,14 +124,18 @@ class Service:
         data = settings.server.data
         self._pool = ThreadPoolExecutor(_THREADS, "store")
         self._board = Board(os.path.join(data, "run", "board"))
-        self._catalogue = Catalogue(os.path.join(data, "catalogue"), plan.rank)
-        self._index = Index(os.path.join(data, "index"))
+        self._catalogue = catalogue.usable(os.path.join(data, "catalogue"), plan.rank, partial(census.demand, data))
+        self._index = index.usable(os.path.join(data, "index"))
         self._sync_pool = ThreadPoolExecutor(_THREADS, "sync")
-        self._store = Store(data, self._pool, self._sync_pool, self._catalogue)
+        known = partial(is_everybodys, self._index)
+        self._store = Store(data, self._pool, self._sync_pool, self._catalogue, known)
+        self._quarantine = Quarantine(data, self._store.files)
         self._outcomes = Outcomes(self._index)
         self._turns = Turns(os.path.join(data, "run", "turns"))
         self._ways, paces = self._out(os.path.join(data, "run", "ways"))
         self._janitor = self._keeper(data)
+        care = data, self._store.files, self._quarantine, self._catalogue
+        self._scrubber = Scrubber(*care, images_to_keep(self._catalogue, self._pins))
         permits = Permits(os.path.join(data, "run", "permits"), paces, self._janitor.make_room)
         self._flights = Flights(self._store, self._outcomes, permits, self._unkept)
         self._ledger = Ledger()
@@ -153,6 +148,7 @@ class Service:
         admin = self._admin(instance)
         admin.add(self._keeping(router).pages())
         self._access = access
+        admin.add(Scrubbing(self._scrubber, self._again.fetch).pages())
         api = Api(router, instance, admin.public())
         self._guards = [Guard(handle, access, self._legacy) for handle in (api, admin.private)]
         self.public, self.admin = (Front(guard) for guard in self._guards)
@@ -206,10 +202,12 @@ class Service:
 
     def _router(self, instance: str) -> Router:
         settings = self._settings
-        rooms = Rooms(self._store, self._flights, self._turns, self._outcomes, Memory(self._board), self._catalogue)
+        known = self._turns, self._outcomes, Memory(self._board), self._catalogue
+        rooms = Rooms(self._store, self._flights, *known, self._store.files, self._quarantine)
         registries: dict[str, Registry] = {
             name: self._cached(upstream, instance, rooms) for name, upstream in settings.upstreams.items()
         }
+        self._again = Again(registries, self._board)
         ordered = [registries[name] for name in settings.server.unqualified]
         unqualified = Unqualified(ordered, self._index) if len(ordered) > 1 else ordered[0] if ordered else None
         pairs = [(settings.upstreams[name], registry) for name, registry in registries.items()]
@@ -233,18 +231,18 @@ class Service:
             await client.start()
         self._chores.append(asyncio.create_task(self._books.keep()))
         self._chores.append(asyncio.create_task(self._janitor.keep_uses()))
+        self._chores.append(asyncio.create_task(self._index.watch()))
         if self._slot == 0:
             self._chores.append(asyncio.create_task(self._keep_house()))
             self._chores.append(asyncio.create_task(self._janitor.watch()))
+            bandwidth = self._settings.cache.scrub_bandwidth
+            self._chores.append(asyncio.create_task(self._scrubber.watch(bandwidth, self._again.fetch)))
 
     async def _keep_house(self) -> None:
         """What one worker does for the machine: bring files and catalogue together where that is needed, and forget
         outcomes that nobody can ask for any more."""
-        uncounted = os.path.join(self._settings.server.data, "run", _UNCOUNTED)
-        if os.path.exists(uncounted):
-            await asyncio.to_thread(census.count, self._store.files, self._catalogue)
-            os.unlink(uncounted)
         while True:
+            await asyncio.to_thread(census.settle, self._settings.server.data, self._store.files, self._catalogue)
             await asyncio.to_thread(self._index.expire)
             await asyncio.sleep(_HOUSEKEEPING)
 
@@ -274,7 +272,7 @@ class Service:
         self._pool.shutdown(wait=True)
         self._sync_pool.shutdown(wait=True)
         if self._slot == 0:
-            os.unlink(os.path.join(self._settings.server.data, "run", _RUNNING))
+            census.stopped(self._settings.server.data)
 
 
 class _JsonLines(logging.Formatter):

@@ -85,6 +85,9 @@ CACHE_IDLE = Gauge("tidegate_cache_oldest_idle_seconds", "Idle time of the least
 UNKEPT = Counter("tidegate_unkept", "Answers passed through because the disk could not keep them.")
 DISK_FREE = Gauge("tidegate_disk_free_bytes", "Free bytes where the data lies.", multiprocess_mode="mostrecent")
 PINNED = Gauge("tidegate_pinned_bytes", "Bytes pinned.", multiprocess_mode="mostrecent")
+SCRUBBED = Counter("tidegate_scrub_blobs", "Blobs read again and hashed.", ("result",))
+SCRUBBED_BYTES = Counter("tidegate_scrub_bytes", "Bytes read again and hashed.")
+CORRUPT = Counter("tidegate_corrupt_blobs", "Blobs found bad and taken out of the store.")
 PUSHED = Counter("tidegate_pushed_bytes", "Bytes pushed here.")
 LEGACY = Counter("tidegate_legacy_requests", "Requests by an old name.", ("alias",))
 TAGS_MOVED = Counter("tidegate_tags_moved", "Tags that read as a version and moved upstream.", ("upstream",))
@@ -101,6 +104,8 @@ def prepare(upstreams: Iterable[str], aliases: Iterable[str], version: str) -> N
         FIRST_BYTE.labels(result)
     for reason in ("max_size", "min_free"):
         CACHE_EVICTED.labels(reason)
+    for result in ("ok", "bad"):
+        SCRUBBED.labels(result)
     for alias in aliases:
         LEGACY.labels(alias)
     for upstream in upstreams:

@@ -79,6 +79,7 @@ def test_help_is_one_screen_and_names_what_exists(run, words):
         "pin",
         "unpin",
         "rm",
+        "scrub",
     ]
     assert re.findall(r"^([A-Z]\w*)$", output, re.MULTILINE) == ["Run", "Look", "Keep"]
     assert max(len(line) for line in output.splitlines()) <= 100

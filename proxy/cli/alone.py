@@ -2,9 +2,11 @@
 
 import os
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from proxy.care import plan
@@ -13,6 +15,7 @@ from proxy.care.inventory import Inventory
 from proxy.care.pins import Pins
 from proxy.care.shown import shown
 from proxy.errors import RegistryError, StartError
+from proxy.store import index
 from proxy.store.catalogue import Catalogue
 from proxy.store.files import Files
 from proxy.store.index import Index
@@ -36,6 +39,24 @@ def old_names(data: str) -> list[dict[str, Any]]:
         return [asdict(sighting) for sighting in kept_old_names(index)]
 
 
+def scrub(data: str, full: bool) -> Iterator[dict[str, Any]]:
+    """A pass of the scrub, reported as a service does; what is bad is fetched again when a service runs.
+
+    Raises StartError."""
+    with _held(data), tempfile.TemporaryDirectory() as scratch:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = scratch  # read when the metrics are imported; nobody scrapes these
+        from proxy.care import census, scrub
+        from proxy.store import catalogue, quarantine
+
+        try:
+            blobs = Files(os.path.join(data, "blobs"))
+            books = catalogue.usable(os.path.join(data, "catalogue"), plan.rank, partial(census.demand, data))
+            with closing(books):
+                yield from scrub.Scrubber(data, blobs, quarantine.Quarantine(data, blobs), books).alone(full)
+        except (OSError, sqlite3.Error) as error:
+            raise StartError(f"{data} cannot be read: {error}") from None
+
+
 def images(data: str, image: str) -> list[dict[str, Any]]:
     """What is here, as the service would say it; a name is taken as it is written. Raises StartError."""
     with _held(data):
@@ -49,12 +70,15 @@ def images(data: str, image: str) -> list[dict[str, Any]]:
 
 @contextmanager
 def _index(data: str) -> Iterator[Index]:
-    folder = os.path.join(data, "index")
-    try:
-        with _held(data), closing(Index(folder)) as index:
-            yield index
-    except sqlite3.Error as error:
-        raise StartError(f"{folder} cannot be read ({error}); tidegate serve sets it aside and begins anew") from None
+    with _held(data):
+        try:
+            opened = index.usable(os.path.join(data, "index"))
+        except (OSError, sqlite3.Error) as error:
+            raise StartError(
+                f"{data}/index cannot be read ({error}); tidegate serve sets it aside and begins anew"
+            ) from None
+        with closing(opened):
+            yield opened
 
 
 @contextmanager

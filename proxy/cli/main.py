@@ -15,9 +15,9 @@ from typing import Any, NoReturn, cast
 import click
 
 from proxy import config
-from proxy.cli import doctor, egress, keep, legacy
+from proxy.cli import doctor, egress, keep, legacy, scrub
 from proxy.cli import status as status_screen
-from proxy.cli.options import any_command, load
+from proxy.cli.options import any_command, load, wants_json
 from proxy.cli.talk import NotRunning, ask
 from proxy.errors import StartError
 
@@ -29,7 +29,7 @@ Usage: tidegate COMMAND [OPTIONS]
 _GROUPS: Mapping[str, tuple[str, ...]] = {
     "Run": ("serve", "config"),
     "Look": ("status", "ls", "egress", "doctor", "legacy"),
-    "Keep": ("pin", "unpin", "rm"),
+    "Keep": ("pin", "unpin", "rm", "scrub"),
 }
 _OPTIONS = """\
 Options (any command)
@@ -205,6 +205,15 @@ def legacy_(context: click.Context, data: str | None) -> int:
         rows = alone.old_names(folder)
     click.echo(json.dumps(rows, indent=2) if context.obj.get("json") else legacy.table(rows))
     return 0
+
+
+@tidegate.command("scrub", help="re-hash what is stored, fetch again what is bad")
+@click.option("--full", is_flag=True, help="from the beginning, not from where the last one was cut off")
+@click.option("--data", metavar="DIR", help="the data folder of the service asked about")
+@any_command
+@click.pass_context
+def scrub_(context: click.Context, full: bool, data: str | None) -> int:
+    return scrub.run(load(context, data=data), full, wants_json(context))
 
 
 for each in keep.COMMANDS:

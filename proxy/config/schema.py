@@ -56,6 +56,7 @@ SERVER: Section = {
 CACHE: Section = {
     "max_size": Key("50GiB", values.share, values.show_share),
     "min_free": Key("2GiB", values.share, values.show_share),
+    "scrub_bandwidth": Key("8MiB", values.bandwidth, values.show_size),
 }
 EGRESS: Section = {
     "allow": Key(["*"], values.patterns, values.format_list),

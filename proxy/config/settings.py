@@ -68,10 +68,12 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """How much is kept: `max_size` of what may be evicted and pins together, `min_free` of the file system left."""
+    """How much is kept: `max_size` of what may be evicted and pins together, `min_free` of the file system left.
+    `scrub_bandwidth` is bytes a second read again in the background, 0 for none."""
 
     max_size: Share
     min_free: Share
+    scrub_bandwidth: int
 
 
 @dataclass(frozen=True, slots=True)

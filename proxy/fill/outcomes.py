@@ -8,6 +8,7 @@ A refusal counts for whoever asks the same source for the same thing and arrived
 import json
 import time
 from collections.abc import Callable
+from typing import Any
 
 from proxy import errors, policy
 from proxy.errors import LoopDetected, RegistryError, Unavailable
@@ -36,13 +37,11 @@ class Outcomes:
 
     def refusal(self, key: str, arrived: float) -> RegistryError | None:
         """The error that answers a request for `key` which arrived at `arrived`, None when it must be asked."""
-        row = self._row(f"r:{key}")
-        if row is None:
-            return None
-        refused_at, kind, message, retry_after = json.loads(row)
-        if not policy.refusal_counts(refused_at, arrived):
-            return None
-        return _KINDS.get(kind, Unavailable)(message, retry_after=retry_after)
+        match self._row(f"r:{key}"):
+            case [int() | float() as refused_at, str(kind), str(message), int() | None as retry_after]:
+                if policy.refusal_counts(refused_at, arrived):
+                    return _KINDS.get(kind, Unavailable)(message, retry_after=retry_after)
+        return None
 
     async def refuse(self, key: str, error: RegistryError) -> None:
         """Remember that `key` was refused now. A loop is the fault of whoever asked, and of nobody else: it is not
@@ -53,18 +52,21 @@ class Outcomes:
 
     def mismatches(self, key: str, arrived: float) -> int:
         """How often lately the bytes of `key` did not match their digest, on this machine."""
-        row = self._row(f"x:{key}")
-        if row is None:
-            return 0
-        at, count = json.loads(row)
-        return int(count) if policy.refusal_counts(at, arrived) else 0
+        match self._row(f"x:{key}"):
+            case [int() | float() as at, int(count)] if policy.refusal_counts(at, arrived):
+                return max(0, count)
+        return 0
 
     async def mismatch(self, key: str, count: int) -> None:
         """Remember it."""
         await self._write(f"x:{key}", json.dumps([self._clock(), count]))
 
-    def _row(self, name: str) -> str | None:
-        return self._unwritten.get(name) or self._index.get(name)
+    def _row(self, name: str) -> Any:
+        """What stands there; a row that this program did not write is a row that is not there."""
+        try:
+            return json.loads(self._unwritten.get(name) or self._index.get(name) or "null")
+        except (ValueError, RecursionError):
+            return None
 
     async def _write(self, name: str, row: str) -> None:
         if await self._index.note({name: row}, _LIFETIME):

@@ -4,6 +4,7 @@ Everything here is true for the whole machine, whichever worker answers: it come
 """
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -84,7 +85,8 @@ class Admin:
         return await page(exchange)
 
     async def metrics(self, exchange: Exchange) -> web.StreamResponse:
-        await asyncio.to_thread(self._measure)
+        with contextlib.suppress(OSError):  # a catalogue that is damaged is begun anew; the counters are still true
+            await asyncio.to_thread(self._measure)
         accept = exchange.request.headers.get("Accept", "")
         text, content_type = await asyncio.to_thread(metrics.exposition, accept)
         return respond.whole(exchange, text, {"Content-Type": content_type, "Server": respond.SERVER})

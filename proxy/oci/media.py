@@ -84,6 +84,19 @@ def manifest_type(content: bytes, said: str) -> str | None:
     return OCI_MANIFEST if "layers" in document or not _MEDIA_TYPE.match(said) else said
 
 
+def own_media_type(content: bytes) -> str | None:
+    """What a manifest says by itself that it is, by its mediaType or its shape; None for what is no manifest."""
+    document = _object(content)
+    if document.get("schemaVersion") != 2:
+        return None
+    if (said := document.get("mediaType")) is not None:
+        return said if isinstance(said, str) and said in _KNOWN else None
+    if isinstance(document.get("manifests"), list):
+        return OCI_INDEX
+    shaped = isinstance(document.get("config"), dict) and isinstance(document.get("layers"), list)
+    return OCI_MANIFEST if shaped else None
+
+
 def _object(content: bytes) -> Mapping[str, Any]:
     try:
         document = json.loads(content)

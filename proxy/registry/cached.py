@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import logging
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -26,11 +25,14 @@ from proxy.oci.names import Reference, Tag
 from proxy.ports import Answer, Ask, BlobStore, Filling, OpenBlob
 from proxy.registry.asking import Asking
 from proxy.registry.content import keep_content
+from proxy.registry.finished import Finished
 from proxy.registry.memory import Memory
 from proxy.registry.renewal import Renewals
 from proxy.registry.rows import Rows
 from proxy.registry.source import UpstreamSource
 from proxy.store.catalogue import Catalogue
+from proxy.store.files import Files
+from proxy.store.quarantine import Quarantine
 from proxy.upstream.client import Client
 
 T = TypeVar("T")
@@ -47,6 +49,8 @@ class Rooms:
     outcomes: Outcomes
     memory: Memory
     catalogue: Catalogue
+    files: Files
+    quarantine: Quarantine
 
 
 class Cached:
@@ -62,6 +66,7 @@ class Cached:
         self._rows = rows
         self._renewals = renewals
         self._rooms = rooms
+        self._finished = Finished(rows, rooms.turns, rooms.files, rooms.quarantine, rooms.catalogue)
 
     async def resolve(self, ask: Ask, reference: Reference) -> Answer[Descriptor]:
         answer = await self.manifest(ask, reference)
@@ -78,9 +83,8 @@ class Cached:
             answer = await self._by_digest(ask, reference)
             self._rooms.memory.put(key, answer.value, word, math.inf)
             return answer
-        named: Answer[str] = await self._renewals.current(
-            key, ask, lambda known: self._renew_tag(ask, reference, known)
-        )
+        current = self._renewals.current(key, ask, lambda known: self._renew_tag(ask, reference, known))
+        named: Answer[str] = await self._finished.or_remembered(self._settings, key, current)
         answer = await self._by_digest(ask, Digest.parse(named.value))
         if named.result == "hit" and (kept := self._rows.kept(key)) is not None and kept.value == named.value:
             until = math.inf if self._settings.offline else kept.checked_at + self._settings.tag_ttl
@@ -123,14 +127,14 @@ class Cached:
 
     async def _by_digest(self, ask: Ask, digest: Digest) -> Answer[Manifest]:
         """A manifest named by digest: here, or fetched once."""
-        if (found := self._here(ask, digest)) is not None:
+        if (found := self._finished.manifest(ask, digest)) is not None:
             self._rooms.catalogue.touch(digest.text)
             return Answer(found, "hit")
         key = f"m:{self._rows.full(ask.repo)}@{digest}"
         joined = self._rooms.turns.running(key)
 
         def look() -> Answer[Manifest] | None:
-            found = self._here(ask, digest)
+            found = self._finished.manifest(ask, digest)
             if found is None and (refusal := self._rooms.outcomes.refusal(key, ask.arrived)) is not None:
                 raise refusal
             return None if found is None else Answer(found, "coalesced")
@@ -141,20 +145,9 @@ class Cached:
             await self._name(ask, digest, digest)
             return Answer(manifest, "miss")
 
-        answer = await self._asking.in_time(self._rooms.turns.run(key, look, fetch))
+        asked = self._asking.in_time(self._rooms.turns.run(key, look, fetch))
+        answer = await self._finished.or_unlisted(ask, digest, asked)
         return replace(answer, result="coalesced") if joined else answer
-
-    def _here(self, ask: Ask, digest: Digest) -> Manifest | None:
-        """A manifest that is in the store and that this repository may show."""
-        said = self._rows.manifest(ask.repo, digest)
-        opened = self._rooms.store.open(digest) if said is not None else None
-        if said is None or opened is None:
-            return None
-        try:
-            content = os.pread(opened.fd, opened.size, 0)
-        finally:
-            opened.close()
-        return Manifest(said, content) if len(content) == said.size else None
 
     async def _keep(self, ask: Ask, manifest: Manifest) -> None:
         """Rows first, then the file: a row without a file is a miss. A full disk costs the copy, not the answer."""
@@ -168,7 +161,7 @@ class Cached:
         size = self._known_size(ask, digest)
         if size is not None:
             return Answer(Descriptor(digest, size), "hit")
-        return Answer(await self._prove(ask, digest), "miss")
+        return await self._finished.or_unlisted_size(ask, digest, self._prove(ask, digest))
 
     def _known_size(self, ask: Ask, digest: Digest) -> int | None:
         """The size of a blob this repository may show: as verified, as it lies here, as this repository was told."""
@@ -202,12 +195,14 @@ class Cached:
         opened = self._rooms.store.open(digest)
         if opened is None:
             return await self._fill(ask, digest)
-        if self._rows.blob(ask.repo, digest) is None:
-            try:
-                await self._prove(ask, digest)
-            except BaseException:
-                opened.close()
-                raise
+        try:
+            sound = await self._finished.sound(ask, opened, self._prove)
+        except BaseException:
+            opened.close()
+            raise
+        if not sound:
+            opened.close()
+            return await self._fill(ask, digest)
         self._rooms.catalogue.touch(digest.text)
         return Answer(opened, "hit")
 

@@ -20,6 +20,8 @@ from proxy.ports import Answer, Ask
 from proxy.store.board import Board
 
 T = TypeVar("T")
+STALE = '299 - "stale: the upstream could not confirm this"'
+"""The Warning header of what is answered without being asked for."""
 _GONE = (ManifestUnknown, NameUnknown, BlobUnknown, Denied)
 
 
@@ -144,4 +146,4 @@ class Renewals:
 
 
 def _stale(kept: Kept[T]) -> Answer[T]:
-    return Answer(kept.value, "stale", '299 - "stale: the upstream could not confirm this"')
+    return Answer(kept.value, "stale", STALE)

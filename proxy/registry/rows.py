@@ -6,12 +6,17 @@ the scope is the repository, and a row is written only after that upstream answe
 listed in a manifest proves nothing. What is shared says only what the bytes themselves say: a manifest's own media
 type, a size that was verified. What somebody merely told, a manifest of its children, a HEAD of a blob, counts in its
 own repository only: a hostile upstream breaks nothing elsewhere.
+
+A row that this program did not write, or another version of it did, is a row that is not there: it is asked for again
+and written over.
 """
 
 import json
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
+from proxy.errors import DigestInvalid
 from proxy.oci.digest import Digest
 from proxy.oci.media import Descriptor, Manifest, children
 from proxy.oci.names import Repo
@@ -39,21 +44,20 @@ class Rows:
 
     def manifest(self, repo: Repo, digest: Digest) -> Descriptor | None:
         """A manifest this repository may show."""
-        row = self._index.get(f"m:{self._scope(repo)}@{digest}")
-        if row is None:
-            return None
-        media_type, size = json.loads(row)
-        return Descriptor(digest, size, media_type)
+        match read(self._index.get(f"m:{self._scope(repo)}@{digest}")):
+            case [str(media_type), size] if _is_size(size) and media_type.isascii() and media_type.isprintable():
+                return Descriptor(digest, size, media_type)
+        return None
 
     def blob(self, repo: Repo, digest: Digest) -> Descriptor | None:
         """A blob this repository may show."""
         row = self._index.get(f"b:{self._scope(repo)}@{digest}")
-        return None if row is None else Descriptor(digest, json.loads(row))
+        size = None if row == "null" else _size(row)
+        return Descriptor(digest, size) if row == "null" or size is not None else None
 
     def told_size(self, repo: Repo, digest: Digest) -> int | None:
         """What a manifest or a HEAD in this repository said of a blob's size. Permits nothing."""
-        row = self._index.get(f"s:{self.full(repo)}@{digest}")
-        return None if row is None else int(row)
+        return _size(self._index.get(f"s:{self.full(repo)}@{digest}"))
 
     async def put_manifest(self, repo: Repo, manifest: Manifest) -> None:
         """The upstream answered with this manifest in this repository."""
@@ -75,11 +79,52 @@ class Rows:
 
     def kept(self, key: str) -> Kept[Any] | None:
         """A value that was asked for at some time: a tag's digest, a list."""
-        row = self._index.get(key)
-        return None if row is None else Kept(*json.loads(row))
+        match read(self._index.get(key)):
+            case [value, int() | float() as checked, int() | float() as failed] if _is_value(key, value):
+                return Kept(value, checked, failed) if math.isfinite(checked) and math.isfinite(failed) else None
+        return None
 
     async def keep(self, key: str, kept: Kept[Any] | None) -> None:
         """Write such a value, None to forget it."""
         row = None if kept is None else json.dumps([kept.value, kept.checked_at, kept.failed_at])
         rows: Mapping[str, str | None] = {key: row}
         await self._index.note(rows)
+
+
+def is_everybodys(index: Index, digest: Digest) -> bool:
+    """Whether a digest was got without credentials, as far as the rows know."""
+    rows, anywhere = Rows(index, "", True), Repo("")
+    return rows.blob(anywhere, digest) is not None or rows.manifest(anywhere, digest) is not None
+
+
+def read(row: str | None) -> Any:
+    """What a row holds, None where there is none or it cannot be read."""
+    try:
+        return None if row is None else json.loads(row)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _size(row: str | None) -> int | None:
+    size = read(row)
+    return size if _is_size(size) else None
+
+
+def _is_size(size: object) -> TypeGuard[int]:
+    return type(size) is int and size >= 0
+
+
+def _is_value(key: str, value: object) -> bool:
+    """A tag's digest, a list of referrers, a list of tags: the key tells which."""
+    if key.startswith("t:"):
+        return isinstance(value, str) and _is_digest(value)
+    kind = dict if "@" in key else str
+    return isinstance(value, list) and all(isinstance(each, kind) for each in value)
+
+
+def _is_digest(text: str) -> bool:
+    try:
+        Digest.parse(text)
+    except DigestInvalid:
+        return False
+    return True

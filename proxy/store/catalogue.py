@@ -7,10 +7,12 @@ SQLite of the standard library, because diskcache cannot be asked in an order of
 
 A row stands before its file does, and goes after it, so no file is unaccounted; a row without a file is found when its
 turn to be evicted comes. Uses are collected in memory and written in batches. All of it can be rebuilt from the files
-(care/census.py), so a database that cannot be read, or that a later version wrote, is set aside.
+(care/census.py), so a database that cannot be read, or that a later version wrote, is set aside (mend.py). Damage that
+is met in use costs the call that met it: whoever is called next has a new database, and `renewed` is told.
 """
 
 import contextlib
+import logging
 import os
 import sqlite3
 import threading
@@ -19,8 +21,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from proxy.store.mend import NewerVersion, Place, is_damage, set_aside
+from proxy.store.sqlite import changing, connect, statements
+
 VERSION = 1
+_DATABASE = "catalogue.db"
 _PAGE = 200
+_log = logging.getLogger("tidegate.store")
 _SCHEMA = """
 CREATE TABLE objects (digest TEXT PRIMARY KEY, size INTEGER, used REAL, uses INTEGER, rank REAL) WITHOUT ROWID;
 CREATE INDEX by_rank ON objects (rank, digest);
@@ -64,49 +71,76 @@ class Catalogue:
     """The catalogue of one data folder; every process opens its own. Calls block for as long as SQLite takes, 20 to
     100 us; they may come from any thread."""
 
-    def __init__(self, folder: str, rank: Rank, clock: Callable[[], float] = time.time) -> None:
-        """Raises sqlite3.Error."""
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+    def __init__(
+        self,
+        folder: str,
+        rank: Rank,
+        clock: Callable[[], float] = time.time,
+        renewed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`renewed` is called when a damaged database has been replaced in use. Raises sqlite3.Error."""
         self._rank = rank
         self._clock = clock
+        self._renewed = renewed
         self._touched: dict[str, int] = {}
         self._writing, self._reading = threading.Lock(), threading.Lock()
+        self._connect(folder)
+        self._place = Place(folder, _DATABASE)
+
+    def _connect(self, folder: str) -> None:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
         with contextlib.ExitStack() as stack:
-            path = os.path.join(folder, "catalogue.db")
-            self._writer = stack.enter_context(contextlib.closing(_connect(path)))
+            path = os.path.join(folder, _DATABASE)
+            self._writer = stack.enter_context(contextlib.closing(connect(path)))
             self._create()
             # Of its own, so that whoever reads on the event loop never waits for a batch that is being written.
-            self._reader = stack.enter_context(contextlib.closing(_connect(path)))
+            self._reader = stack.enter_context(contextlib.closing(connect(path)))
             self._open = stack.pop_all()
 
     def _create(self) -> None:
-        with self._changing() as db:
+        with changing(self._writer) as db:
             (version,) = db.execute("PRAGMA user_version").fetchone()
             if version > VERSION:
-                raise sqlite3.DatabaseError(f"version {version}, and this reads {VERSION}")
+                raise NewerVersion(f"version {version}, and this reads {VERSION}")
             if version == 0:
-                for statement in _statements(_SCHEMA):
+                for statement in statements(_SCHEMA):
                     db.execute(statement)
                 db.execute(f"PRAGMA user_version = {VERSION}")
 
     @contextlib.contextmanager
-    def _changing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction. Raises sqlite3.Error."""
-        with self._writing:
-            self._writer.execute("BEGIN IMMEDIATE")
+    def _change(self) -> Iterator[sqlite3.Connection]:
+        """One transaction. Raises OSError."""
+        with self._mending(), self._writing, changing(self._writer) as db:
+            yield db
+
+    @contextlib.contextmanager
+    def _mending(self) -> Iterator[None]:
+        """To those who keep house a database that cannot be used is a disk that cannot be written. Raises OSError."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            if is_damage(error):
+                self._renew(str(error))
+            raise OSError(f"the catalogue cannot be used: {error}") from error
+
+    def _renew(self, reason: str) -> None:
+        """Go on with a new database, or with the one somebody else has begun. Raises OSError."""
+        with self._place.renewing() as aside, self._writing, self._reading:
+            with contextlib.suppress(sqlite3.Error):
+                self._open.close()
             try:
-                yield self._writer
-                self._writer.execute("COMMIT")
-            except BaseException:
-                if self._writer.in_transaction:  # a full disk has rolled it back already
-                    self._writer.execute("ROLLBACK")
-                raise
+                self._connect(self._place.folder)
+            except sqlite3.Error as error:
+                raise OSError(f"the catalogue cannot be used: {error}") from error
+        if aside:
+            _log.error("the catalogue is damaged (%s): set aside as %s, files will be counted again", reason, aside)
+            self._renewed()
 
     def add(self, digest: str, size: int) -> None:
         """A blob is about to be put in its place; `size` is bytes on disk. Raises OSError."""
         now = self._clock()
         row = (digest, size, now, 1, self._rank(now, size, 1))
-        with _as_os_error(), self._changing() as db:
+        with self._change() as db:
             db.execute(
                 "INSERT INTO objects VALUES (?, ?, ?, ?, ?) ON CONFLICT (digest) DO UPDATE"
                 " SET size = excluded.size, used = excluded.used, uses = uses + 1, rank = excluded.rank",
@@ -116,7 +150,7 @@ class Catalogue:
     def take_in(self, found: Iterable[Held]) -> None:
         """Files that have no row, as old as they are; rows that are there stay as they are. Raises OSError."""
         rows = [(each.digest, each.size, each.used, 1, self._rank(each.used, each.size, 1)) for each in found]
-        with _as_os_error(), self._changing() as db:
+        with self._change() as db:
             db.executemany("INSERT OR IGNORE INTO objects VALUES (?, ?, ?, ?, ?)", rows)
 
     def touch(self, digest: str) -> None:
@@ -124,11 +158,13 @@ class Catalogue:
         self._touched[digest] = self._touched.get(digest, 0) + 1
 
     def flush(self) -> None:
-        """Write down what was touched. Raises OSError."""
+        """Write down what was touched; notice a database that somebody else has set aside. Raises OSError."""
+        if self._place.moved():
+            self._renew("it is gone")
         touched, self._touched, now = self._touched, {}, self._clock()
         if not touched:
             return
-        with _as_os_error(), self._changing() as db:
+        with self._change() as db:
             for digest, times in list(touched.items()):
                 row = db.execute("SELECT size, uses FROM objects WHERE digest = ?", (digest,)).fetchone()
                 if row is not None:
@@ -140,14 +176,14 @@ class Catalogue:
         """Their files are gone; a row that was used or written since it was read belongs to a new file and stays.
 
         Raises OSError."""
-        with _as_os_error(), self._changing() as db:
+        with self._change() as db:
             db.executemany(
                 "DELETE FROM objects WHERE digest = ? AND used <= ?", [(each.digest, each.used) for each in gone]
             )
 
     def set_back(self, now: float) -> None:
         """No last use lies after `now`. Raises OSError."""
-        with _as_os_error(), self._changing() as db:
+        with self._change() as db:
             late = db.execute("SELECT digest, size, uses FROM objects WHERE used > ?", (now,)).fetchall()
             for digest, size, uses in late:
                 change = (now, self._rank(now, size, uses), digest)
@@ -197,7 +233,7 @@ class Catalogue:
 
     def name(self, repository: str, reference: str, digest: str) -> None:
         """Somebody asked for this image and got this manifest. Raises OSError."""
-        with _as_os_error(), self._changing() as db:
+        with self._change() as db:
             db.execute(
                 "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?)", (repository, reference, digest, self._clock())
             )
@@ -209,11 +245,16 @@ class Catalogue:
 
     def unname(self, repository: str, reference: str) -> None:
         """Forget an image's name. Raises OSError."""
-        with _as_os_error(), self._changing() as db:
+        with self._change() as db:
             db.execute("DELETE FROM images WHERE repository = ? AND reference = ?", (repository, reference))
 
+    def check(self) -> None:
+        """Read something. Raises sqlite3.Error when the database cannot be used."""
+        for query in ("SELECT bytes, objects FROM sums", "SELECT * FROM objects ORDER BY rank, digest LIMIT 1"):
+            self._reader.execute(query).fetchall()
+
     def _rows(self, query: str, *args: object) -> list[tuple[Any, ...]]:
-        with _as_os_error(), self._reading:
+        with self._mending(), self._reading:
             return self._reader.execute(query, args).fetchall()
 
     def close(self) -> None:
@@ -223,48 +264,14 @@ class Catalogue:
         self._open.close()
 
 
-def _connect(path: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
-    try:
-        for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "mmap_size = 67108864"):
-            connection.execute(f"PRAGMA {pragma}")
-    except sqlite3.Error:
-        connection.close()
-        raise
-    return connection
-
-
-def _statements(script: str) -> Iterator[str]:
-    """The statements of a script one by one: executescript would end the transaction we are in."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
-
-
-@contextlib.contextmanager
-def _as_os_error() -> Iterator[None]:
-    """To those who keep house a database that cannot be written is a disk that cannot be written."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise OSError(f"the catalogue cannot be used: {error}") from error
-
-
 def prepare(folder: str) -> tuple[bool, str]:
-    """Create or check the catalogue once, before any worker opens it. Blocks.
-
-    Returns whether it is new, so that the files have to be counted, and a sentence for the log, empty when all is
-    well. Raises OSError.
-    """
-    new = not os.path.exists(os.path.join(folder, "catalogue.db"))
+    """Create or check the catalogue once, before any worker opens it. Whether it is new, so that the files have to be
+    counted, and a sentence for the log, empty when all is well. Raises OSError."""
+    new = not os.path.exists(os.path.join(folder, _DATABASE))
     try:
         _probe(folder)
     except sqlite3.Error as error:
-        aside = f"{folder}.damaged-{int(time.time())}"
-        os.rename(folder, aside)
+        aside = set_aside(folder)
         _probe(folder)
         return True, f"the catalogue could not be read ({error}): set aside as {aside}, files will be counted again"
     return new, ""
@@ -273,9 +280,20 @@ def prepare(folder: str) -> tuple[bool, str]:
 def _probe(folder: str) -> None:
     catalogue = Catalogue(folder, lambda used, size, uses: used)
     try:
-        catalogue.sums()
-        next(catalogue.lowest_first(), None)
-    except OSError as error:
-        raise sqlite3.DatabaseError(str(error)) from error
+        catalogue.check()
     finally:
         catalogue.close()
+
+
+def usable(folder: str, rank: Rank, renewed: Callable[[], None]) -> Catalogue:
+    """The catalogue, begun anew where it was damaged after `prepare`. Raises OSError, sqlite3.Error."""
+    place = Place(folder, _DATABASE)
+    try:
+        return Catalogue(folder, rank, renewed=renewed)
+    except sqlite3.Error as error:
+        if not is_damage(error):
+            raise
+        with place.renewing() as aside:
+            _log.error("the catalogue is damaged (%s): set aside as %s, files will be counted again", error, aside)
+        renewed()
+        return Catalogue(folder, rank, renewed=renewed)

@@ -3,15 +3,26 @@
 The file system is the truth about bytes: a file at its final path needs no second look, because nothing but a rename
 of a verified and fsynced part ever puts one there (ingest.py). Small synchronous calls, made on the event loop on
 purpose: opening a local file takes 10-20 us, a thread hop about 190.
+
+Who may see a blob stands in the index, and an index can be lost. So what was got without credentials, and is therefore
+everybody's, carries a mark in its mode that tar, rsync -a and cp -p take along: the sticky bit, which means nothing on
+a file on Linux, needs no right to set, and was on no file of an earlier release, whose mode says nothing about who may
+see it. It permits only where nobody can be asked; a file without it is as before, shown when the upstream has said so.
 """
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator
 
 from proxy.oci.digest import Digest
 from proxy.ports import OpenBlob
 from proxy.store.lock import try_exclusive, try_shared
+
+FINAL = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
+"""The mode of a finished file."""
+PUBLIC = FINAL | stat.S_ISVTX
+"""The mode of one that was got without credentials."""
 
 
 class Files:
@@ -86,18 +97,27 @@ class Files:
         finally:
             os.close(fd)
 
-    def walk(self) -> Iterator[tuple[str, os.stat_result]]:
-        """Every finished blob's digest and state, folder after folder. Blocks, for long. Raises OSError."""
+    def walk(self, after: str = "") -> Iterator[tuple[str, os.stat_result]]:
+        """Every finished blob's digest and state in the order of digests, those beyond `after`, folder after folder.
+        Blocks, for long. Raises OSError."""
         for algorithm in sorted(os.listdir(self.folder)):
             for prefix in sorted(os.listdir(os.path.join(self.folder, algorithm))):
+                if f"{algorithm}:{prefix}" < after[: len(algorithm) + 1 + len(prefix)]:
+                    continue
                 with os.scandir(os.path.join(self.folder, algorithm, prefix)) as entries:
-                    for entry in sorted(entries, key=lambda entry: entry.name):
-                        with contextlib.suppress(FileNotFoundError):
-                            yield f"{algorithm}:{entry.name}", entry.stat()
+                    beyond = [entry for entry in entries if f"{algorithm}:{entry.name}" > after]
+                for entry in sorted(beyond, key=lambda entry: entry.name):
+                    with contextlib.suppress(FileNotFoundError):
+                        yield f"{algorithm}:{entry.name}", entry.stat()
 
     def is_at(self, digest: Digest, fd: int) -> bool:
         """Whether the open file is the finished blob itself. Raises OSError."""
         return same_file(self.path(digest), fd)
+
+
+def is_public(fd: int) -> bool:
+    """Whether the open file was got without credentials. Raises OSError."""
+    return bool(os.fstat(fd).st_mode & stat.S_ISVTX)
 
 
 def same_file(path: str, fd: int) -> bool:

@@ -6,7 +6,10 @@ diskcache is used for what it does well, many processes on one SQLite file, and 
 * no eviction of its own (policy none, cull_limit 0): with LRU every read becomes a write, 205-225 us instead of 38-58;
 * no blob ever goes through it: with files named by content a second `set` deletes the file of the first.
 Reads are made inline on the event loop (38-58 us, a thread hop costs more); writes go through one thread a process, in
-batches that share a transaction. Rows are cheap to lose: every one can be asked for again upstream.
+batches that share a transaction. Rows are cheap to lose: every one can be asked for again upstream. So a database that
+is damaged, at a start or in use, is set aside and begun anew (mend.py), and so is one of a later version, which its
+user_version tells: whoever goes back to this release starts. It is not mapped into memory: reads are no slower for
+that, and a file that is cut short under a mapping kills whoever reads it.
 """
 
 import asyncio
@@ -21,6 +24,11 @@ from typing import Any
 
 import diskcache
 
+from proxy.store.mend import NewerVersion, Place, is_damage, set_aside
+
+VERSION = 1
+_DATABASE = "cache.db"
+_LOOK = 0.5
 _QUIET = 60.0
 _log = logging.getLogger("tidegate.store")
 _SETTINGS: dict[str, Any] = {
@@ -33,7 +41,7 @@ _SETTINGS: dict[str, Any] = {
     "sqlite_synchronous": 1,
     "sqlite_auto_vacuum": 0,
     "sqlite_cache_size": 8192,
-    "sqlite_mmap_size": 2**26,
+    "sqlite_mmap_size": 0,
     "sqlite_journal_mode": "wal",
     "disk_pickle_protocol": 0,
 }
@@ -75,12 +83,31 @@ def _text(value: Any) -> str:
     return value
 
 
+_Batch = Mapping[str, tuple[str | None, float | None]]
+
+
+def _open(folder: str) -> diskcache.Cache:
+    """Raises sqlite3.Error, diskcache.Timeout, OSError; NewerVersion before anything is changed."""
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    with contextlib.closing(sqlite3.connect(os.path.join(folder, _DATABASE), timeout=10)) as database:
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if version > VERSION:
+            raise NewerVersion(f"version {version}, and this reads {VERSION}")
+    cache = diskcache.Cache(folder, timeout=10, disk=_TextDisk, **_SETTINGS)
+    if version != VERSION:
+        with contextlib.closing(sqlite3.connect(os.path.join(folder, _DATABASE), timeout=10)) as database:
+            database.execute(f"PRAGMA user_version = {VERSION}")
+    return cache
+
+
 class Index:
     """Rows of text under keys of text, shared by all workers of one data folder."""
 
     def __init__(self, folder: str) -> None:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        self._cache = diskcache.Cache(folder, timeout=10, disk=_TextDisk, **_SETTINGS)
+        """Raises sqlite3.Error, diskcache.Timeout, OSError."""
+        self._cache = _open(folder)
+        self._place = Place(folder, _DATABASE)
+        self._suspect = False
         self._writer = ThreadPoolExecutor(1, "index")
         self._waiting: dict[str, tuple[str | None, float | None]] = {}
         self._quiet_until = 0.0
@@ -91,8 +118,9 @@ class Index:
         """The row, or None. Never waits for a writer."""
         try:
             row: str | None = self._cache.get(key)
-        except (ForeignRow, sqlite3.Error, diskcache.Timeout):
+        except (ForeignRow, sqlite3.Error, diskcache.Timeout) as error:
             # A row that cannot be read is a row that is not there; what it said can be asked again.
+            self._suspect |= isinstance(error, sqlite3.Error) and is_damage(error)
             return None
         return row
 
@@ -124,16 +152,42 @@ class Index:
         self._last, self._next = self._next, None
         await asyncio.get_running_loop().run_in_executor(self._writer, self._commit, batch)
 
-    def _commit(self, batch: Mapping[str, tuple[str | None, float | None]]) -> None:
+    def _commit(self, batch: _Batch) -> None:
+        """In the writer's thread. Raises OSError."""
         try:
-            with self._cache.transact(retry=True):
-                for key, (value, lifetime) in batch.items():
-                    if value is None:
-                        self._cache.delete(key)
-                    else:
-                        self._cache.set(key, value, expire=lifetime)
-        except sqlite3.Error as error:
+            try:
+                self._store(batch)
+            except sqlite3.Error as error:
+                if not is_damage(error):
+                    raise
+                self._renew(str(error))
+                self._store(batch)
+        except (sqlite3.Error, diskcache.Timeout) as error:
             raise OSError(f"the index cannot be written: {error}") from error
+
+    def _store(self, batch: _Batch) -> None:
+        with self._cache.transact(retry=True):
+            for key, (value, lifetime) in batch.items():
+                if value is None:
+                    self._cache.delete(key)
+                else:
+                    self._cache.set(key, value, expire=lifetime)
+
+    def _renew(self, reason: str) -> None:
+        """Go on with a new database, or with the one somebody else has begun. Raises OSError, sqlite3.Error."""
+        with self._place.renewing() as aside:
+            self._cache = _open(self._place.folder)
+            self._suspect = False
+        if aside:
+            _log.error("the index is damaged (%s): set aside as %s, names will be asked for again", reason, aside)
+
+    async def watch(self) -> None:
+        """Notice damage that a read met, and a database that somebody else has set aside, for ever."""
+        while True:
+            await asyncio.sleep(_LOOK)
+            if self._suspect or self._place.moved():
+                with contextlib.suppress(OSError, sqlite3.Error, diskcache.Timeout):
+                    await asyncio.get_running_loop().run_in_executor(self._writer, self._renew, "a row cannot be read")
 
     def keys(self) -> Iterable[str]:
         """Every key, by row; slow on large indexes, never on the event loop of a server."""
@@ -165,11 +219,26 @@ def prepare(folder: str) -> str:
     try:
         _probe(folder)
     except (sqlite3.DatabaseError, diskcache.Timeout) as error:
-        aside = f"{folder}.damaged-{int(time.time())}"
-        os.rename(folder, aside)
+        aside = set_aside(folder)
         _probe(folder)
         return f"the index could not be read ({error}): set aside as {aside}, names will be asked for again"
     return ""
+
+
+def usable(folder: str) -> Index:
+    """The index, begun anew where it was damaged after `prepare`: a worker that died of that would die again.
+
+    Raises OSError, sqlite3.Error, diskcache.Timeout.
+    """
+    place = Place(folder, _DATABASE)
+    try:
+        return Index(folder)
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+        with place.renewing() as aside:
+            _log.error("the index is damaged (%s): set aside as %s, names will be asked for again", error, aside)
+        return Index(folder)
 
 
 def _probe(folder: str) -> None:

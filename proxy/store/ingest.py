@@ -19,7 +19,6 @@ the second look a race of 8 processes over 400 digests committed about 670 times
 
 import contextlib
 import os
-import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -27,12 +26,10 @@ from dataclasses import dataclass
 from proxy.oci.digest import Digest
 from proxy.ports import Gone, OpenBlob, Seen
 from proxy.store.catalogue import Catalogue
-from proxy.store.files import Files, same_file
+from proxy.store.files import FINAL, PUBLIC, Files, same_file
 from proxy.store.growing import Growing
 from proxy.store.lock import try_exclusive
-from proxy.store.parts import BLOCK, Parts, forget, read_note
-
-_UNSYNCED = 1 << 20
+from proxy.store.parts import BLOCK, Parts, drop_unsynced, forget, read_note
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +43,7 @@ class _Place:
     pool: Executor
     sync_pool: Executor
     catalogue: Catalogue
+    is_public: Callable[[Digest], bool]
 
     def read_note(self) -> tuple[int | None, bool]:
         return read_note(self.note)
@@ -106,8 +104,8 @@ class Leading:
 
     def _publish(self) -> None:
         place = self._place
+        os.fchmod(self.fd, PUBLIC if place.is_public(place.digest) else FINAL)
         os.fsync(self.fd)
-        os.fchmod(self.fd, 0o444)
         place.catalogue.add(str(place.digest), os.fstat(self.fd).st_blocks * BLOCK)
         place.files.adopt(place.part, place.digest)
         with contextlib.suppress(FileNotFoundError):
@@ -171,13 +169,21 @@ class Following:
 class Store:
     """The content-addressed store of one data folder. Satisfies ports.BlobStore."""
 
-    def __init__(self, data: str, pool: Executor, sync_pool: Executor, catalogue: Catalogue) -> None:
+    def __init__(
+        self,
+        data: str,
+        pool: Executor,
+        sync_pool: Executor,
+        catalogue: Catalogue,
+        is_public: Callable[[Digest], bool] = lambda digest: False,
+    ) -> None:
+        """`is_public` says of what is about to be final whether it was got without credentials; asked in a thread."""
         self.files = Files(os.path.join(data, "blobs"))
         self.parts = Parts(os.path.join(data, "ingest"))
         self._pool = pool
         self._sync_pool = sync_pool  # apart: four fsyncs of a gigabyte must not keep every other fill from writing
         self._catalogue = catalogue
-        self._booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        self._is_public = is_public
 
     def open(self, digest: Digest) -> OpenBlob | None:
         return self.files.open(digest)
@@ -203,7 +209,7 @@ class Store:
                 place.forget()
                 return done
             self._check_settled(place, fd, settled)
-            self._drop_unsynced(fd)
+            drop_unsynced(fd)
             lead = Leading(place, fd)
             fd = -1
             return lead
@@ -220,12 +226,7 @@ class Store:
                 place.forget()
             raise
 
-    def _drop_unsynced(self, fd: int) -> None:
-        """Pages of a part written before the last boot may never have reached the disk: they read as zeros."""
-        state = os.fstat(fd)
-        if state.st_size and state.st_mtime < self._booted:
-            os.ftruncate(fd, max(0, state.st_size - _UNSYNCED))
-
     def _place(self, digest: Digest) -> _Place:
         stem = self.parts.path(f"{digest.algorithm}-{digest.hex}")
-        return _Place(digest, f"{stem}.part", f"{stem}.note", self.files, self._pool, self._sync_pool, self._catalogue)
+        pools = self._pool, self._sync_pool
+        return _Place(digest, f"{stem}.part", f"{stem}.note", self.files, *pools, self._catalogue, self._is_public)

@@ -14,6 +14,7 @@ from proxy.store.lock import try_exclusive, try_shared
 
 BLOCK = 512
 """What st_blocks counts, whatever the file system's own blocks are."""
+_UNSYNCED = 1 << 20
 
 
 class Parts:
@@ -64,9 +65,33 @@ class Parts:
                 size += entry.stat().st_blocks * BLOCK
         return size
 
+    def settle(self) -> None:
+        """Once, before any worker: parts of an earlier boot lose what may never have reached the disk, and their notes
+        with it. A worker would do it too when it comes to lead, but a follower might read what is there before that,
+        and where all bytes seem to be there take it for a verified file. Raises OSError."""
+        for entry in list(self._entries()):
+            fd = os.open(entry.path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                if drop_unsynced(fd):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(f"{entry.path.removesuffix('.part')}.note")
+            finally:
+                os.close(fd)
+        self._sweep_notes(time.time())
+
+    def _sweep_notes(self, before: float) -> None:
+        """A leader killed between the rename of its part and the removal of its note leaves a note alone."""
+        with os.scandir(self._folder) as entries:
+            notes = [entry.path for entry in entries if entry.name.endswith(".note")]
+        for path in notes:
+            with contextlib.suppress(FileNotFoundError):
+                if not os.path.exists(f"{path.removesuffix('.note')}.part") and os.stat(path).st_mtime <= before:
+                    os.unlink(path)
+
     def sweep(self, age: float) -> int:
         """Remove parts nobody leads and nobody has written to for `age` seconds; bytes freed. Raises OSError."""
         before = time.time() - age
+        self._sweep_notes(before)
         old = []
         for entry in self._entries():
             with contextlib.suppress(FileNotFoundError):  # finished since it was listed
@@ -89,6 +114,16 @@ class Parts:
             return size
         finally:
             os.close(fd)
+
+
+def drop_unsynced(fd: int) -> bool:
+    """Pages of a part written before the last boot may never have reached the disk: they read as zeros, so its last
+    MiB goes. Whether it did. Raises OSError."""
+    state, booted = os.fstat(fd), time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    if not state.st_size or state.st_mtime >= booted:
+        return False
+    os.ftruncate(fd, max(0, state.st_size - _UNSYNCED))
+    return True
 
 
 def read_note(path: str) -> tuple[int | None, bool]:

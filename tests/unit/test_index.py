@@ -3,11 +3,12 @@
 import asyncio
 import os
 import pickle
+import shutil
 import sqlite3
 
 import pytest
 
-from proxy.store.index import Index, prepare
+from proxy.store.index import VERSION, Index, prepare, usable
 from tests.unit.builders import run
 
 
@@ -73,10 +74,10 @@ async def test_a_caller_that_leaves_takes_no_row_with_it(index):
 
 
 async def test_a_lifetime_ends(index):
-    await index.put({"short": "1"}, 0.05)
+    await index.put({"short": "1"}, 1)
     await index.put({"long": "2"}, 100)
     assert index.get("short") == "1"
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(1.1)
     assert (index.get("short"), index.get("long")) == (None, "2")
 
 
@@ -139,15 +140,108 @@ async def test_a_planted_row_can_be_written_over(tmp_path, index):
     assert index.get("a") == "new"
 
 
-async def test_a_database_that_cannot_be_written_is_an_os_error(tmp_path, index):
-    await index.put({"a": "1"})
-    database = sqlite3.connect(tmp_path / "index" / "cache.db")
-    database.execute("DROP TABLE Cache")
-    database.commit()
+def spoil(folder, how="garbage"):
+    """Damage a database under those who have it open."""
+    path = folder / "cache.db"
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     database.close()
+    if how == "garbage":
+        with open(path, "r+b") as file:
+            file.write(b"no database" * 1000)
+    elif how == "overwritten":
+        path.write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
+        (folder / "cache.db-wal").write_bytes(b"")
+    elif how == "without its table":
+        database = sqlite3.connect(path)
+        database.execute("DROP TABLE Cache")
+        database.commit()
+        database.close()
+    else:
+        os.rename(folder, f"{folder}-elsewhere")
+
+
+@pytest.mark.parametrize("how", ["garbage", "overwritten", "without its table", "gone"])
+async def test_a_database_damaged_in_use_is_set_aside_by_one_and_left_by_all(tmp_path, how, caplog):
+    folder = tmp_path / "index"
+    first, second = Index(str(folder)), Index(str(folder))
+    watching = [asyncio.create_task(each.watch()) for each in (first, second)]
+    try:
+        await first.put({f"k{n}": "x" * 500 for n in range(100)})
+        assert second.get("k7") == "x" * 500
+        spoil(folder, how)
+        async with asyncio.timeout(10):
+            while not (folder / "cache.db").exists() or first.get("new") != "1" or second.get("new") != "1":
+                await first.note({"new": "1"})
+                assert first.get("k7") in (None, "x" * 500)
+                await asyncio.sleep(0.05)
+        await second.put({"newer": "2"})
+        assert first.get("newer") == "2"
+        aside = [name for name in os.listdir(tmp_path) if name.startswith("index.damaged-")]
+        assert len(aside) == (how != "gone")
+        assert caplog.text.count("the index is damaged") == (how != "gone")
+    finally:
+        for each in watching:
+            each.cancel()
+        await asyncio.gather(*watching, return_exceptions=True)
+        first.close()
+        second.close()
+
+
+async def test_a_full_disk_is_no_damage(tmp_path, index):
+    await index.put({"a": "1"})
+    loop = asyncio.get_running_loop()
+    await loop.run_in_executor(index._writer, lambda: index._cache._sql("PRAGMA max_page_count = 1"))
     with pytest.raises(OSError, match="the index cannot be written"):
-        await index.put({"b": "2"})
-    assert index.get("a") is None
+        await index.put({f"k{n}": "x" * 5000 for n in range(50)})
+    assert index.get("a") == "1"
+    assert os.listdir(tmp_path) == ["index"]
+
+
+def test_what_a_later_version_wrote_is_set_aside(tmp_path):
+    folder = str(tmp_path / "index")
+    assert prepare(folder) == ""
+    database = sqlite3.connect(os.path.join(folder, "cache.db"))
+    assert database.execute("PRAGMA user_version").fetchone() == (VERSION,)
+    database.execute("PRAGMA user_version = 99")
+    database.close()
+    assert "version 99, and this reads 1" in prepare(folder)
+    assert prepare(folder) == ""
+    assert sum(name.startswith("index.damaged-") for name in os.listdir(tmp_path)) == 1
+
+
+def test_an_index_without_a_version_is_taken_over(tmp_path):
+    folder = str(tmp_path / "index")
+    index = Index(folder)
+    asyncio.run(index.put({"a": "1"}))
+    index.close()
+    database = sqlite3.connect(os.path.join(folder, "cache.db"))
+    database.execute("PRAGMA user_version = 0")
+    database.close()
+    assert prepare(folder) == ""
+    index = Index(folder)
+    assert index.get("a") == "1"
+    index.close()
+
+
+def test_a_worker_finds_it_damaged_after_the_start(tmp_path, caplog):
+    folder = tmp_path / "index"
+    prepare(str(folder))
+    (folder / "cache.db").write_bytes(b"no database at all" * 100)
+    index = usable(str(folder))
+    asyncio.run(index.put({"a": "1"}))
+    assert index.get("a") == "1"
+    index.close()
+    assert "the index is damaged" in caplog.text
+
+
+def test_only_a_few_of_those_set_aside_are_kept(tmp_path):
+    for _ in range(6):
+        (tmp_path / "index").mkdir()
+        (tmp_path / "index" / "cache.db").write_bytes(b"no database at all" * 100)
+        prepare(str(tmp_path / "index"))
+        shutil.rmtree(tmp_path / "index")
+    assert len(os.listdir(tmp_path)) == 3
 
 
 def test_prepare_leaves_a_good_database_alone(tmp_path):
