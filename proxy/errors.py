@@ -77,6 +77,10 @@ class Unsupported(RegistryError):
 
     code, status, result = "UNSUPPORTED", 405, "denied"
 
+    def __init__(self, message: str, allow: str = "GET, HEAD") -> None:
+        super().__init__(message)
+        self.allow = allow
+
 
 class Denied(RegistryError):
     code, status, result = "DENIED", 403, "denied"

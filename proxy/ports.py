@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 from proxy.errors import Unavailable
 from proxy.oci.digest import Digest
 from proxy.oci.media import Descriptor, Manifest
-from proxy.oci.names import Reference, Repo
+from proxy.oci.names import Reference, Repo, Tag
 from proxy.oci.ranges import Span
 
 T = TypeVar("T")
@@ -123,6 +123,34 @@ class Registry(Protocol):
 
     async def referrers(self, ask: Ask, digest: Digest) -> Answer[Sequence[Mapping[str, Any]]]:
         """Descriptors of all manifests whose subject is `digest`. Raises Denied, LoopDetected, Unavailable."""
+        ...
+
+
+class Pushable(Registry, Protocol):
+    """A registry that also takes content."""
+
+    def holds(self, repo: Repo) -> bool:
+        """Whether there is anything in a repository. Raises OSError."""
+        ...
+
+    async def add_blob(self, repo: Repo, digest: Digest, size: int) -> None:
+        """A blob whose bytes are durable belongs to a repository. Raises OSError."""
+        ...
+
+    async def mount(self, repo: Repo, digest: Digest, source: Repo | None) -> bool:
+        """Let a repository have a blob of another one, of any where None; whether there was one. Raises OSError."""
+        ...
+
+    async def put_manifest(self, repo: Repo, reference: Reference, manifest: Manifest, tags: Sequence[Tag]) -> None:
+        """Store a manifest and its names. Raises ManifestInvalid, ManifestBlobUnknown, OSError."""
+        ...
+
+    async def delete_manifest(self, repo: Repo, reference: Reference) -> None:
+        """A tag alone, or a manifest with its tags. Raises ManifestUnknown, OSError."""
+        ...
+
+    async def delete_blob(self, repo: Repo, digest: Digest) -> None:
+        """A repository no longer has a blob. Raises BlobUnknown, OSError."""
         ...
 
 

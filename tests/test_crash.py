@@ -112,7 +112,7 @@ def test_every_state_that_a_power_cut_can_leave(tidegate, far, tmp_path):
             answers = crowd(clients, path)
             for answer in answers:
                 assert answer.is_blob(content) or not answer.whole or answer.status == 503, (cut, answer)
-            assert get(again, path).is_blob(content), cut
+            until(lambda content=content, path=path: get(again, path).is_blob(content))
             if any(name.startswith("blobs/") for name in tree):
                 assert far.count("GET", path) == 0, "what has its name is here"
     for path in paths:

@@ -9,7 +9,7 @@ Precedence: option, TIDEGATE_<SECTION>_<KEY>, file, default. Every mistake is on
 """
 
 from proxy.config.load import load
-from proxy.config.settings import Cache, ConfigError, Egress, Log, Secret, Server, Settings, Share, Upstream
+from proxy.config.settings import Cache, ConfigError, Egress, Local, Log, Secret, Server, Settings, Share, Upstream
 from proxy.config.show import Row, as_json, render, rows
 from proxy.config.values import duration as parse_duration
 from proxy.config.values import format_size, parse_listen
@@ -18,6 +18,7 @@ __all__ = [
     "Cache",
     "ConfigError",
     "Egress",
+    "Local",
     "Log",
     "Row",
     "Secret",

@@ -24,7 +24,7 @@ from proxy.config.schema import (
     Key,
     Section,
 )
-from proxy.config.settings import Cache, ConfigError, Egress, Log, Secret, Server, Settings, Upstream
+from proxy.config.settings import Cache, ConfigError, Egress, Local, Log, Secret, Server, Settings, Upstream
 
 DEFAULT_FILE = "/etc/tidegate/tidegate.toml"
 _OPTIONS = {"--listen": "server.listen", "--data": "server.data", "--offline": "server.offline"}
@@ -77,10 +77,14 @@ class _Loader:
         if server["offline"]:
             upstreams = {name: replace(upstream, offline=True) for name, upstream in upstreams.items()}
         self._check_shared(upstreams, server["names"])
-        self._server_defaults(server, upstreams)
+        pushing = "local" in self._source.tables or any(name.startswith("TIDEGATE_LOCAL_") for name in self._environ)
+        self._server_defaults(server, upstreams, pushing)
         cache = Cache(**self._section("cache"))
+        local = Local(**self._section("local"))
         log = Log(**self._section("log"))
-        return Settings(Server(**server), cache, way_out, upstreams, log, self._origins, self._source.name)
+        return Settings(
+            Server(**server), cache, way_out, upstreams, local, pushing, log, self._origins, self._source.name
+        )
 
     def _fail(self, where: str, what: str) -> NoReturn:
         raise ConfigError(f"{where}: {what}")
@@ -238,16 +242,17 @@ class _Loader:
         except ValueError:
             self._fail(where, f"{key}_file {name} must hold one line of text")
 
-    def _server_defaults(self, server: dict[str, Any], upstreams: Mapping[str, Upstream]) -> None:
+    def _server_defaults(self, server: dict[str, Any], upstreams: Mapping[str, Upstream], pushing: bool) -> None:
         """Data folder, workers, and who answers for bare names: what is said nowhere follows from the machine."""
         if not server["data"]:
             server["data"], self._origins["server.data"] = _data_folder(self._environ)
         if server["workers"] == 0:
             server["workers"] = min(4, len(os.sched_getaffinity(0)))
         if self._origins["server.unqualified"] == "default":
-            server["unqualified"] = (DEFAULT_UPSTREAM if DEFAULT_UPSTREAM in upstreams else next(iter(upstreams)),)
+            first = DEFAULT_UPSTREAM if DEFAULT_UPSTREAM in upstreams else next(iter(upstreams))
+            server["unqualified"] = ("local",) if pushing else (first,)
         for name in server["unqualified"]:
-            if name not in upstreams:
+            if name not in upstreams and not (pushing and name == "local"):
                 where = self._origins["server.unqualified"]
                 self._fail(where, f"server.unqualified: no upstream is called {name}; {_nearest(name, upstreams)}")
 

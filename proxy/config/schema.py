@@ -74,6 +74,11 @@ EGRESS: Section = {
     "cert_file": Key("", values.path),
     "key_file": Key("", values.path),
 }
+LOCAL: Section = {
+    "names": Key([], values.hosts, values.format_list),
+    "own": Key([], values.strings, values.format_list),
+    "upload_ttl": Key("24h", values.positive, _duration),
+}
 LOG: Section = {
     "format": Key("text", values.choice("text", "json")),
     "level": Key("info", values.choice("debug", "info", "warning", "error")),
@@ -95,7 +100,7 @@ UPSTREAM: Section = {
 }
 SECRETS = frozenset({"password", "proxy_password"})  # each also as <key>_file
 
-SECTIONS: Mapping[str, Section] = {"server": SERVER, "cache": CACHE, "egress": EGRESS, "log": LOG}
+SECTIONS: Mapping[str, Section] = {"server": SERVER, "cache": CACHE, "egress": EGRESS, "local": LOCAL, "log": LOG}
 
 DEFAULT_UPSTREAM = "registry.k8s.io"
 DEFAULT_ALIASES: Mapping[str, list[str]] = {DEFAULT_UPSTREAM: ["k8s.gcr.io"]}  # the frozen old name of the same content

@@ -148,6 +148,16 @@ class Upstream:
 
 
 @dataclass(frozen=True, slots=True)
+class Local:
+    """What may be pushed here. `names` are registries that mean it, `own` patterns of repositories that are ours
+    without asking an upstream, `upload_ttl` seconds after which an upload nobody goes on with is forgotten."""
+
+    names: tuple[str, ...]
+    own: tuple[str, ...]
+    upload_ttl: float
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """How the log is written, and from which level on."""
 
@@ -157,12 +167,15 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything. `origins` maps "server.listen" to "default", "/etc/x.toml:12", a variable's or an option's name."""
+    """Everything. `pushing`: there is a [local] section. `origins` maps "server.listen" to "default",
+    "/etc/x.toml:12", a variable's or an option's name."""
 
     server: Server
     cache: Cache
     egress: Egress
     upstreams: Mapping[str, Upstream]
+    local: Local
+    pushing: bool
     log: Log
     origins: Mapping[str, str]
     file: str | None

@@ -14,11 +14,13 @@ from typing import Any
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from proxy.errors import RegistryError, RequestInvalid
+from proxy.errors import RegistryError, RequestInvalid, Unsupported
 from proxy.http import handlers, respond
 from proxy.http.exchange import Exchange
+from proxy.http.pushing import Pushing
 from proxy.oci import calls
-from proxy.oci.calls import Ping
+from proxy.oci.calls import GetBlob, GetManifest, ListReferrers, ListRepositories, ListTags, Ping
+from proxy.oci.pushes import Push
 from proxy.ports import Ask
 from proxy.registry.route import Route, Router
 
@@ -34,10 +36,11 @@ _quiet.propagate = False  # its lines quote the start of what could not be parse
 class Api:
     """Requests of the registry API, and the few pages beside it."""
 
-    def __init__(self, router: Router, instance: str, pages: dict[str, Page]) -> None:
+    def __init__(self, router: Router, instance: str, pages: dict[str, Page], pushes: Pushing | None = None) -> None:
         self._router = router
         self._instance = instance
         self._pages = pages
+        self._pushes = pushes
         self._seen: OrderedDict[tuple[str, str, str], tuple[calls.Request, Route | None]] = OrderedDict()
 
     async def __call__(self, exchange: Exchange) -> web.StreamResponse:
@@ -48,13 +51,32 @@ class Api:
             return await page(exchange)
         asked, route = self._parse(request.method, request.raw_path, request.headers.get("Host", ""))
         handlers.describe(exchange, asked.call)
-        if route is None:
-            return await handlers.answer(exchange, asked, None, None)
+        match asked.call:
+            case Ping():
+                return respond.document(exchange, {}, "application/json")
+            case ListRepositories():
+                return await self._catalog(exchange, asked, asked.call)
+        assert route is not None, "only what names a repository has a route"
         exchange.upstream, exchange.repo, exchange.alias = route.registry.name, route.repo, route.alias
         via = request.headers.get("Via", "")
         if via:
             handlers.check_loop(via, self._instance)
-        return await handlers.answer(exchange, asked, route, Ask(route.repo, time.time(), via))
+        if isinstance(asked.call, GetBlob | GetManifest | ListTags | ListReferrers):
+            return await handlers.answer(exchange, asked, asked.call, route, Ask(route.repo, time.time(), via))
+        return await self._push(exchange, asked, asked.call, route)
+
+    async def _catalog(self, exchange: Exchange, asked: calls.Request, call: ListRepositories) -> web.StreamResponse:
+        assert self._pushes is not None, "without it nothing is parsed as a catalog"
+        return handlers.catalog(exchange, asked, call, await self._pushes.repositories())
+
+    async def _push(self, exchange: Exchange, asked: calls.Request, call: Push, route: Route) -> web.StreamResponse:
+        """Raises Unsupported where nothing can be pushed under this name."""
+        if self._pushes is None or not route.pushable:
+            name = getattr(asked.call, "name", "")
+            raise Unsupported(f"{name} is a mirror and read-only: push to the registry it mirrors")
+        exchange.upstream = self._pushes.name
+        await self._pushes.check(exchange, call, route)
+        return await self._pushes.answer(exchange, asked, call, route.repo)
 
     def _parse(self, method: str, raw_path: str, host: str) -> tuple[calls.Request, Route | None]:
         key = (method, raw_path, host)
@@ -62,9 +84,10 @@ class Api:
         if seen is not None:
             self._seen.move_to_end(key)
             return seen
-        asked = calls.parse(method, raw_path)
-        route = None if isinstance(asked.call, Ping) else self._router.route(host, asked.namespace, asked.call.name)
-        if len(raw_path) + len(host) > _MEMORABLE:
+        asked = calls.parse(method, raw_path, self._pushes is not None)
+        nameless = isinstance(asked.call, Ping | ListRepositories)
+        route = None if nameless else self._router.route(host, asked.namespace, getattr(asked.call, "name", ""))
+        if len(raw_path) + len(host) > _MEMORABLE or method not in ("GET", "HEAD"):
             return asked, route
         self._seen[key] = asked, route
         if len(self._seen) > _REMEMBERED:

@@ -1,5 +1,6 @@
 """The one place that knows what an exception means for a client, and that tells metrics and log about every answer."""
 
+import errno
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -8,7 +9,7 @@ from aiohttp import web
 
 from proxy import metrics
 from proxy.care.legacy import Legacy
-from proxy.errors import BodyBroken, RegistryError
+from proxy.errors import BodyBroken, NoSpace, RegistryError, Unavailable
 from proxy.http import respond
 from proxy.http.access import AccessLog
 from proxy.http.exchange import Exchange
@@ -48,6 +49,9 @@ class Guard:
             respond.abort(exchange.request)
         except ConnectionError:
             exchange.error = "the client left"
+        except OSError as problem:
+            exchange.result = "error"
+            return self._refused(exchange, _disk(problem))
         except Exception:
             _log.exception("%s %s", exchange.request.method, exchange.request.path)
             exchange.result = "error"
@@ -85,3 +89,11 @@ def _image(exchange: Exchange) -> str:
     if exchange.kind == "tag":
         return f"{name}:{exchange.reference}"
     return f"{name}@{exchange.reference}" if exchange.kind == "manifest" else name
+
+
+def _disk(problem: OSError) -> RegistryError:
+    """What a disk that does not take something means to whoever sent it."""
+    words = problem.strerror or str(problem)
+    if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace(f"there is no room for this here: {words}")
+    return Unavailable(f"the disk cannot be used: {words}")

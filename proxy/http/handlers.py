@@ -10,9 +10,10 @@ from aiohttp import web
 from proxy.errors import LoopDetected
 from proxy.http import respond
 from proxy.http.exchange import Exchange
-from proxy.oci.calls import Call, GetBlob, GetManifest, ListReferrers, ListTags, Ping, Request
+from proxy.oci.calls import Call, GetBlob, GetManifest, ListReferrers, ListRepositories, ListTags, Ping, Pull, Request
 from proxy.oci.digest import Digest
 from proxy.oci.media import BLOB, OCI_INDEX, Descriptor
+from proxy.oci.pushes import DeleteManifest, PutManifest
 from proxy.oci.ranges import Span, Wanted, parse_range
 from proxy.ports import Answer, Ask, Filling, OpenBlob
 from proxy.registry.route import Route
@@ -21,21 +22,24 @@ T = TypeVar("T")
 _REFERRERS_PAGE = 1000
 
 
-async def answer(exchange: Exchange, asked: Request, route: Route | None, ask: Ask | None) -> web.StreamResponse:
-    """The response to one call. Raises RegistryError, BodyBroken, ConnectionError."""
-    match asked.call:
-        case Ping():
-            return respond.document(exchange, {}, "application/json")
-        case _ if route is None or ask is None:
-            raise AssertionError("only a ping has no route")
+async def answer(exchange: Exchange, asked: Request, call: Pull, route: Route, ask: Ask) -> web.StreamResponse:
+    """The response to one call that reads. Raises RegistryError, BodyBroken, ConnectionError."""
+    match call:
         case GetManifest():
-            return await _manifest(exchange, asked, asked.call, route, ask)
+            return await _manifest(exchange, asked, call, route, ask)
         case GetBlob():
-            return await _blob(exchange, asked, asked.call, route, ask)
+            return await _blob(exchange, asked, call, route, ask)
         case ListTags():
-            return await _tags(exchange, asked, asked.call, route, ask)
+            return await _tags(exchange, asked, call, route, ask)
         case ListReferrers():
-            return await _referrers(exchange, asked, asked.call, route, ask)
+            return await _referrers(exchange, asked, call, route, ask)
+
+
+def catalog(exchange: Exchange, asked: Request, call: ListRepositories, found: Sequence[str]) -> web.StreamResponse:
+    """The repositories pushed here, as CNCF Distribution lists them."""
+    page, more = _page([name for name in found if call.last is None or name > call.last], call.limit)
+    link = _link(asked, "_catalog", {"n": call.limit, "last": page[-1]}) if more and page else {}
+    return respond.document(exchange, {"repositories": page}, "application/json", **link)
 
 
 def _noted(exchange: Exchange, found: Answer[T]) -> T:
@@ -192,3 +196,9 @@ def describe(exchange: Exchange, call: Call) -> None:
             exchange.kind, exchange.reference = "referrers", str(call.digest)
         case Ping():
             exchange.kind = "ping"
+        case ListRepositories():
+            exchange.kind = "catalog"
+        case PutManifest() | DeleteManifest():
+            exchange.kind, exchange.reference = "push", str(call.reference)
+        case _:
+            exchange.kind = "push"

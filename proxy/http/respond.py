@@ -17,7 +17,7 @@ from typing import Any
 
 from aiohttp import web
 
-from proxy.errors import BodyBroken, RangeUnsatisfiable, RegistryError
+from proxy.errors import BodyBroken, RangeUnsatisfiable, RegistryError, Unauthorized, Unsupported, UploadOutOfOrder
 from proxy.http.exchange import Exchange
 from proxy.oci.ranges import Span
 from proxy.ports import Filling
@@ -71,8 +71,12 @@ def error(exchange: Exchange, problem: RegistryError) -> web.Response:
         sent["Retry-After"] = str(problem.retry_after)
     if isinstance(problem, RangeUnsatisfiable):
         sent["Content-Range"] = f"bytes */{problem.size}"
-    if problem.status == 405:
-        sent["Allow"] = "GET, HEAD"
+    if isinstance(problem, Unsupported):
+        sent["Allow"] = problem.allow
+    if isinstance(problem, UploadOutOfOrder):
+        sent["Range"] = f"0-{max(0, problem.size - 1)}"
+    if isinstance(problem, Unauthorized):
+        sent["WWW-Authenticate"] = 'Basic realm="tidegate"'
     exchange.error = problem.message
     return whole(exchange, problem.body(), sent, problem.status, problem.reason())
 

@@ -14,6 +14,7 @@ from proxy.oci.digest import Digest
 from proxy.oci.media import Descriptor, Manifest
 from proxy.oci.names import Reference, Repo
 from proxy.ports import Answer, Ask, Filling, OpenBlob, Registry
+from proxy.registry.local import Local
 from proxy.store.index import Index
 
 DOCKER_HUB = "docker.io"
@@ -31,6 +32,7 @@ class Unqualified:
 
     def __init__(self, registries: Sequence[Registry], index: Index) -> None:
         self.name = registries[0].name
+        self.local = any(isinstance(registry, Local) for registry in registries)
         self._registries = registries
         self._index = index
 
@@ -56,7 +58,10 @@ class Unqualified:
         return replace(await owner.referrers(_as_named(owner, ask), digest), by=owner.name)
 
     def _owner(self, repo: Repo) -> Registry:
-        """Who answered for this repository last; the first one where nobody has."""
+        """Who answered for this repository last; the first one where nobody has; ourselves where we hold anything."""
+        for registry in self._registries:
+            if isinstance(registry, Local) and registry.holds(repo):
+                return registry
         name = self._index.get(f"o:{repo}")
         return next((registry for registry in self._registries if registry.name == name), self._registries[0])
 
@@ -66,6 +71,8 @@ class Unqualified:
             try:
                 answer = await call(registry, _as_named(registry, ask))
             except _UNKNOWN as error:
+                if isinstance(registry, Local) and registry.holds(ask.repo):
+                    raise  # a repository that holds anything of ours is ours altogether
                 refusal = refusal or error
                 continue
             if self._index.get(f"o:{ask.repo}") != registry.name:

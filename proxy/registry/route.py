@@ -13,6 +13,7 @@ from proxy.errors import Denied, NameInvalid, NameUnknown
 from proxy.oci.names import Repo, looks_like_host, registry_name
 from proxy.ports import Registry
 from proxy.registry.chain import DOCKER_HUB, Unqualified, in_library
+from proxy.registry.local import Local
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,10 @@ class Route:
     registry: Registry
     repo: Repo
     alias: str = ""
+    pushable: bool = False
+    """Whether pushes go to the local registry under this name."""
+    asks: bool = False
+    """Whether somebody else may answer for this name too, and has to be asked before a push."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +34,20 @@ class _Entry:
     registry: Registry
     alias: str
     library: bool
+    pushable: bool = False
+    asks: bool = False
 
 
 class Router:
     """The names of this tidegate. `own` are the names it goes by itself: as `ns` they say nothing."""
 
     def __init__(
-        self, upstreams: Iterable[tuple[Upstream, Registry]], unqualified: Registry | None, own: Iterable[str]
+        self,
+        upstreams: Iterable[tuple[Upstream, Registry]],
+        unqualified: Registry | None,
+        own: Iterable[str],
+        local: Local | None = None,
+        local_names: Iterable[str] = (),
     ) -> None:
         self._names: dict[str, _Entry] = {}
         self._prefixes: dict[str, _Entry] = {}
@@ -46,7 +58,11 @@ class Router:
         # Several registries behind unqualified names know a repository by different names: the chain sees to it.
         alone = unqualified is not None and not isinstance(unqualified, Unqualified)
         library = alone and unqualified is not None and unqualified.name == DOCKER_HUB
-        self._unqualified = None if unqualified is None else _Entry(unqualified, "", library)
+        pushable = isinstance(unqualified, Local) or (isinstance(unqualified, Unqualified) and unqualified.local)
+        asks = isinstance(unqualified, Unqualified)
+        self._unqualified = None if unqualified is None else _Entry(unqualified, "", library, pushable, asks)
+        if local is not None:
+            self._names |= {name: _Entry(local, "", False, True) for name in local_names}
 
     def _add(self, upstream: Upstream, registry: Registry) -> None:
         library = upstream.name == DOCKER_HUB
@@ -112,7 +128,8 @@ def _host(header: str) -> str:
 def _route(entry: _Entry, name: str) -> Route:
     if not name:
         raise NameInvalid("the path names a registry but no repository in it")
-    return Route(entry.registry, in_library(name) if entry.library else Repo.parse(name), entry.alias)
+    repo = in_library(name) if entry.library else Repo.parse(name)
+    return Route(entry.registry, repo, entry.alias, entry.pushable, entry.asks)
 
 
 def own_names(listen: str, names: Iterable[str], url_host: str) -> Mapping[str, None]:

@@ -60,15 +60,26 @@ class Files:
         except FileNotFoundError:
             return None
 
+    def take_over(self, path: str, digest: Digest) -> bool:
+        """Have a finished blob of another folder here too, without a copy; False when it has gone. Blocks. Raises
+        OSError."""
+        mine = self.path(digest)
+        _make_folder(os.path.dirname(mine))
+        try:
+            os.link(path, mine)
+        except FileNotFoundError:
+            return False
+        except FileExistsError:
+            return True
+        sync_folder(os.path.dirname(mine))
+        return True
+
     def adopt(self, part: str, digest: Digest) -> None:
         """Make a verified part final: rename, then fsync of the folders that changed. Blocks. Raises OSError."""
         path = self.path(digest)
-        folder = os.path.dirname(path)
-        if not os.path.isdir(folder):
-            os.makedirs(folder, exist_ok=True)
-            sync_folder(os.path.dirname(folder))
+        _make_folder(os.path.dirname(path))
         os.rename(part, path)
-        sync_folder(folder)
+        sync_folder(os.path.dirname(path))
 
     def is_read(self, digest: Digest) -> bool:
         """Whether somebody has it open. Blocks. Raises OSError."""
@@ -128,6 +139,12 @@ def same_file(path: str, fd: int) -> bool:
         return False
     here = os.fstat(fd)
     return (there.st_ino, there.st_dev) == (here.st_ino, here.st_dev)
+
+
+def _make_folder(folder: str) -> None:
+    if not os.path.isdir(folder):
+        os.makedirs(folder, exist_ok=True)
+        sync_folder(os.path.dirname(folder))
 
 
 def sync_folder(folder: str) -> None:

@@ -88,6 +88,23 @@ class Uploads:
             known = _Hashed(hashlib.new(algorithm), 0)
         return Upload(self, name, fd, algorithm, Growing(fd, known.hasher, self._pool, known.upto), known.hasher)
 
+    def keep(self, files: Files, digest: Digest, content: bytes) -> None:
+        """Content that came whole and was verified becomes a blob, durably. Blocks. Raises OSError."""
+        if files.has(digest):
+            return
+        path = self._path(f".{secrets.token_hex(_ID // 2)}")
+        try:
+            with open(path, "xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+                os.fchmod(file.fileno(), 0o444)
+            files.adopt(path, digest)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            raise
+
     def cancel(self, repository: str, name: str) -> None:
         """Forget a session. Raises BlobUploadUnknown, OSError."""
         self._algorithm(repository, name)

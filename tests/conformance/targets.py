@@ -13,7 +13,7 @@ from tests.real.tidegate import tidegate
 
 CONTROL = "docker-registry"
 # A name of STARTERS added here is a target of every test and a column of the listing: (CONTROL, "tidegate")
-TARGETS = (CONTROL,)
+TARGETS = (CONTROL, "tidegate")
 NEEDS = {CONTROL: ("docker-registry",)}  # programs of Debian
 
 

@@ -14,7 +14,7 @@ ANY = st.text(st.characters(exclude_categories=()), max_size=300)
 
 
 def make(kind, message):
-    return kind(message, 7) if kind is errors.RangeUnsatisfiable else kind(message)
+    return kind(message, 7) if kind in (errors.RangeUnsatisfiable, errors.UploadOutOfOrder) else kind(message)
 
 
 @given(ANY | st.text("\r\n\t\0\x7f\x85\u2028 a", max_size=300))

@@ -41,7 +41,8 @@ async def get(registry, path):
     """One page and where the next one is."""
     asked = parse("GET", path)
     who = ask("pause")
-    response = await answer(Exchange(make_mocked_request("GET", path)), asked, Route(registry, who.repo), who)
+    exchange = Exchange(make_mocked_request("GET", path))
+    response = await answer(exchange, asked, asked.call, Route(registry, who.repo), who)
     link = response.headers.get("Link")
     return response, json.loads(response.body), LINK.match(link)[1] if link else None
 

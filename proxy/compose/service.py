@@ -1,14 +1,11 @@
-"""Which concrete class stands behind every Protocol, and what a worker is made of. No behaviour of its own."""
+"""One worker: which concrete class stands behind every Protocol. No behaviour of its own."""
 
 import asyncio
 import itertools
-import json
 import logging
 import os
-import resource
-import secrets
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -26,7 +23,8 @@ from proxy.care.pinning import Rooms as PinRooms
 from proxy.care.pins import Pins
 from proxy.care.removal import Remover
 from proxy.care.scrub import Scrubber
-from proxy.config import Log, Settings, Upstream
+from proxy.compose.log import set_up_log
+from proxy.config import Settings, Upstream
 from proxy.errors import StartError
 from proxy.fill.flight import Flights
 from proxy.fill.outcomes import Outcomes
@@ -37,25 +35,31 @@ from proxy.http.admin import Admin, Ways
 from proxy.http.app import Api, Front
 from proxy.http.guard import Guard
 from proxy.http.keeping import Keeping
+from proxy.http.pushing import Pushing
 from proxy.http.scrubbing import Scrubbing
 from proxy.http.spelling import Spelling
+from proxy.oci.digest import Digest
 from proxy.ports import Registry
+from proxy.registry import local
 from proxy.registry.again import Again
 from proxy.registry.cached import Cached, Rooms
 from proxy.registry.chain import Unqualified
 from proxy.registry.forget import Forget
+from proxy.registry.local import Local
 from proxy.registry.memory import Memory
+from proxy.registry.owner import Ownership
 from proxy.registry.renewal import Renewals
 from proxy.registry.route import Router, own_names
 from proxy.registry.rows import Rows, is_everybodys
 from proxy.store import catalogue, index
 from proxy.store.board import Board, Pace
 from proxy.store.circuit import Circuit
+from proxy.store.files import Files
 from proxy.store.ingest import Store
-from proxy.store.parts import Parts
+from proxy.store.links import Links
 from proxy.store.quarantine import Quarantine
+from proxy.store.uploads import Uploads
 from proxy.upstream.client import Client
-from proxy.upstream.egress import tls_context
 from proxy.upstream.ledger import Ledger
 
 _THREADS = 4
@@ -63,43 +67,9 @@ _HOUSEKEEPING = 60.0
 _log = logging.getLogger("tidegate")
 
 
-def prepare(settings: Settings) -> None:
-    """Once, before any worker: a fresh board, a usable index, our name. Raises StartError."""
-    data = settings.server.data
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # systemd starts services with 1024
-    try:
-        board = Board(os.path.join(data, "run", "board"))
-        board.reset(time.time_ns())
-        board.close()
-        Parts(os.path.join(data, "ingest")).settle()
-        complaints = [index.prepare(os.path.join(data, "index")), census.prepare(data)]
-        with open(os.path.join(data, "run", "instance"), "w", encoding="ascii") as file:
-            file.write(f"tidegate-{secrets.token_hex(4)}")
-        _check_trust(settings)
-    except OSError as error:
-        raise StartError(
-            f"{data} cannot be used: {error.strerror or error}; use --data with a folder of your own"
-        ) from error
-    for complaint in filter(None, complaints):
-        _set_up_log(settings.log)
-        _log.warning(complaint)
-
-
-def _check_trust(settings: Settings) -> None:
-    """Certificates are read once before any worker exists: five dying workers would say it less clearly."""
-    for upstream in settings.upstreams.values():
-        try:
-            tls_context(upstream.egress)
-        except OSError as error:
-            egress, cause = upstream.egress, error.strerror or error
-            files = " and ".join(name for name in ("ca_file", "cert_file", "key_file") if getattr(egress, name))
-            raise StartError(f"[egress] {files} cannot be used: {cause}; it must name PEM files") from error
-
-
 def build(settings: Settings, slot: int) -> "Service":
     """One worker."""
-    _set_up_log(settings.log)
+    set_up_log(settings.log)
     try:
         metrics.use_slot(slot)
         return Service(settings, slot)
@@ -143,17 +113,19 @@ class Service:
         self._books = Books(self._index, slot, self._ledger, self._legacy)
         self._clients: list[Client] = []
         instance = _instance(data)
+        self._memory = Memory(self._board)
+        self._local = self._pushed(data, known) if settings.pushing else None
         router = self._router(instance)
         access = AccessLog(settings.log.format)
         admin = self._admin(instance)
         admin.add(self._keeping(router).pages())
         self._access = access
         admin.add(Scrubbing(self._scrubber, self._again.fetch).pages())
-        api = Api(router, instance, admin.public())
+        api = Api(router, instance, admin.public(), self._pushing())
         self._guards = [Guard(handle, access, self._legacy) for handle in (api, admin.private)]
         self.public, self.admin = (Front(guard) for guard in self._guards)
         aliases = [alias for upstream in settings.upstreams.values() for alias in upstream.aliases]
-        metrics.prepare(settings.upstreams, aliases, __version__)
+        metrics.prepare([*settings.upstreams, *([local.NAME] if self._local else [])], aliases, __version__)
 
     def _out(self, folder: str) -> tuple[Ways, Mapping[str, Pace]]:
         """What the machine knows of each upstream's ways, one a URL, and how fast those may be that have a limit."""
@@ -202,16 +174,41 @@ class Service:
 
     def _router(self, instance: str) -> Router:
         settings = self._settings
-        known = self._turns, self._outcomes, Memory(self._board), self._catalogue
+        known = self._turns, self._outcomes, self._memory, self._catalogue
         rooms = Rooms(self._store, self._flights, *known, self._store.files, self._quarantine)
         registries: dict[str, Registry] = {
             name: self._cached(upstream, instance, rooms) for name, upstream in settings.upstreams.items()
         }
-        self._again = Again(registries, self._board)
-        ordered = [registries[name] for name in settings.server.unqualified]
-        unqualified = Unqualified(ordered, self._index) if len(ordered) > 1 else ordered[0] if ordered else None
+        self._again = Again(dict(registries), self._board)
         pairs = [(settings.upstreams[name], registry) for name, registry in registries.items()]
-        return Router(pairs, unqualified, self._own_names())
+        if self._local is not None:
+            registries[local.NAME] = self._local
+        ordered = [registries[name] for name in settings.server.unqualified]
+        self._others = [registry for registry in ordered if registry is not self._local]
+        unqualified = Unqualified(ordered, self._index) if len(ordered) > 1 else ordered[0] if ordered else None
+        return Router(pairs, unqualified, self._own_names(), self._local, settings.local.names)
+
+    def _pushed(self, data: str, known: Callable[[Digest], bool]) -> Local:
+        """The registry that is pushed to. What is cached and everybody's may be mounted from there."""
+        cached, folder = self._store.files, os.path.join(data, "local")
+
+        def lend(digest: Digest) -> str | None:
+            return cached.path(digest) if known(digest) and cached.has(digest) else None
+
+        uploads = Uploads(os.path.join(folder, "uploads"), self._pool)
+        files, links = Files(os.path.join(folder, "blobs")), Links(os.path.join(folder, "repositories"))
+        shelves = local.Shelves(files, links, uploads, os.path.join(data, "run", "repositories"), lend)
+        return Local(shelves, self._memory, self._board)
+
+    def _pushing(self) -> Pushing | None:
+        if self._local is None:
+            return None
+
+        def cached(repository: str) -> bool:
+            return bool(self._catalogue.images(repository))
+
+        ownership = Ownership(self._local, self._others, self._settings.local.own, cached)
+        return Pushing(self._local, ownership)
 
     def _own_names(self) -> Mapping[str, None]:
         server = self._settings.server
@@ -244,6 +241,8 @@ class Service:
         while True:
             await asyncio.to_thread(census.settle, self._settings.server.data, self._store.files, self._catalogue)
             await asyncio.to_thread(self._index.expire)
+            if self._local is not None:
+                await asyncio.to_thread(self._local.uploads.sweep, self._settings.local.upload_ttl)
             await asyncio.sleep(_HOUSEKEEPING)
 
     async def drain(self, seconds: float) -> None:
@@ -273,23 +272,3 @@ class Service:
         self._sync_pool.shutdown(wait=True)
         if self._slot == 0:
             census.stopped(self._settings.server.data)
-
-
-class _JsonLines(logging.Formatter):
-    """One JSON object a line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
-        row = {"time": stamp, "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
-        if record.exc_info:
-            row["trace"] = self.formatException(record.exc_info)
-        return json.dumps(row)
-
-
-def _set_up_log(log: Log) -> None:
-    """Messages to standard error; access lines go to standard output by themselves (http/access.py)."""
-    handler = logging.StreamHandler()
-    text = logging.Formatter("%(asctime)sZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
-    text.converter = time.gmtime
-    handler.setFormatter(_JsonLines() if log.format == "json" else text)
-    logging.basicConfig(handlers=[handler], level=log.level.upper(), force=True)

@@ -1,0 +1,240 @@
+"""Pushed content: repositories of our own, durable, never evicted. No upstream, no copy of anything cached.
+
+Bytes lie in a store of their own, named by digest; names are links (store/links.py). The order of a push is bytes,
+then links, then tags, so that a crash leaves garbage that can be swept and never a name without content. Whoever
+writes a repository's names holds its lock; readers need none. A manifest in memory is good while the board's word for
+its name is unchanged, and every change of a name changes it: after a 201 every worker answers with the new content.
+"""
+
+import asyncio
+import hashlib
+import json
+import math
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from proxy.errors import BlobUnknown, ManifestBlobUnknown, ManifestUnknown, NameUnknown
+from proxy.oci.digest import Digest
+from proxy.oci.media import BLOB, Descriptor, Manifest
+from proxy.oci.names import Reference, Repo, Tag
+from proxy.oci.pushed import Needs, needs
+from proxy.ports import Answer, Ask, Filling, OpenBlob
+from proxy.registry.memory import Memory
+from proxy.store.board import Board
+from proxy.store.files import Files
+from proxy.store.links import Links
+from proxy.store.lock import hold_named
+from proxy.store.uploads import Uploads
+
+NAME = "local"
+_POLL = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Shelves:
+    """Where pushed content lies. `lend` gives the path of a cached blob that everybody may read, None where none is."""
+
+    files: Files
+    links: Links
+    uploads: Uploads
+    locks: str
+    lend: Callable[[Digest], str | None]
+
+
+class Local:
+    """The repositories pushed here. Satisfies ports.Pushable."""
+
+    def __init__(self, shelves: Shelves, memory: Memory, board: Board) -> None:
+        self.name = NAME
+        self.uploads = shelves.uploads
+        self.files = shelves.files
+        self._links = shelves.links
+        self._lend = shelves.lend
+        self._locks = shelves.locks
+        self._memory = memory
+        self._board = board
+        os.makedirs(shelves.locks, exist_ok=True)
+
+    def holds(self, repo: Repo) -> bool:
+        """Whether there is anything in a repository: then it is ours altogether. Raises OSError."""
+        return any(self._links.names(*_path(repo), kind) for kind in ("_manifests", "_tags", "_blobs"))
+
+    async def resolve(self, ask: Ask, reference: Reference) -> Answer[Descriptor]:
+        answer = await self.manifest(ask, reference)
+        return Answer(answer.value.descriptor, answer.result)
+
+    async def manifest(self, ask: Ask, reference: Reference) -> Answer[Manifest]:
+        key = _key(ask.repo, reference)
+        known = self._memory.get(key)
+        if known is not None:
+            return known
+        word = self._memory.word(key)
+        manifest = self._manifest(ask.repo, reference)
+        self._memory.put(key, manifest, word, math.inf)
+        return Answer(manifest, "hit")
+
+    def _manifest(self, repo: Repo, reference: Reference) -> Manifest:
+        digest = reference if isinstance(reference, Digest) else self._tagged(repo, reference)
+        text = self._links.get(*_path(repo), "_manifests", _file(digest)) if digest is not None else None
+        opened = self.files.open(digest) if digest is not None and text is not None else None
+        if digest is None or text is None or opened is None:
+            raise ManifestUnknown(f"no manifest {reference} in {repo} here")
+        try:
+            content = os.pread(opened.fd, opened.size, 0)
+        finally:
+            opened.close()
+        return Manifest(Descriptor(digest, len(content), json.loads(text)["mediaType"]), content)
+
+    def _tagged(self, repo: Repo, tag: Tag) -> Digest | None:
+        text = self._links.get(*_path(repo), "_tags", tag)
+        return None if text is None else Digest.parse(text)
+
+    async def stat(self, ask: Ask, digest: Digest) -> Answer[Descriptor]:
+        opened = self._blob(ask.repo, digest)
+        opened.close()
+        return Answer(Descriptor(digest, opened.size, BLOB), "hit")
+
+    async def blob(self, ask: Ask, digest: Digest) -> Answer[OpenBlob | Filling]:
+        return Answer(self._blob(ask.repo, digest), "hit")
+
+    def _blob(self, repo: Repo, digest: Digest) -> OpenBlob:
+        opened = self.files.open(digest) if self.has_blob(repo, digest) else None
+        if opened is None:
+            raise BlobUnknown(f"no blob {digest.short} in {repo} here")
+        return opened
+
+    def has_blob(self, repo: Repo, digest: Digest) -> bool:
+        """Whether a repository holds a blob. Raises OSError."""
+        return self._links.get(*_path(repo), "_blobs", _file(digest)) is not None
+
+    async def tags(self, ask: Ask) -> Answer[Sequence[str]]:
+        found = await asyncio.to_thread(self._links.names, *_path(ask.repo), "_tags")
+        if not found and not await asyncio.to_thread(self.holds, ask.repo):
+            raise NameUnknown(f"no repository {ask.repo} here")
+        return Answer(found, "hit")
+
+    async def referrers(self, ask: Ask, digest: Digest) -> Answer[Sequence[Mapping[str, Any]]]:
+        return Answer(await asyncio.to_thread(self._referrers, ask.repo, digest), "hit")
+
+    def _referrers(self, repo: Repo, subject: Digest) -> list[Mapping[str, Any]]:
+        found: list[Mapping[str, Any]] = []
+        for name in self._links.names(*_path(repo), "_referrers", _file(subject)):
+            try:
+                manifest = self._manifest(repo, Digest.parse(name.replace("-", ":", 1)))
+            except ManifestUnknown:
+                continue  # deleted, or a crash between the link and its manifest's
+            found.append(needs(manifest.content).described(manifest.descriptor))
+        return found
+
+    async def repositories(self) -> list[str]:
+        """Every repository that holds something, sorted by bytes."""
+        found = await asyncio.to_thread(lambda: list(self._links.repositories()))
+        held = await asyncio.to_thread(lambda: [name for name in found if self.holds(Repo(name))])
+        return sorted(held)
+
+    # Pushing
+
+    async def add_blob(self, repo: Repo, digest: Digest, size: int) -> None:
+        """A blob whose bytes are durable belongs to a repository. Raises OSError."""
+        await asyncio.to_thread(self._links.put, str(size), *_path(repo), "_blobs", _file(digest))
+
+    async def mount(self, repo: Repo, digest: Digest, source: Repo | None) -> bool:
+        """Let a repository have a blob that another one has, or that is cached for everybody; whether there was one.
+
+        Raises OSError."""
+        if source is not None and not self.has_blob(source, digest):
+            return False
+        return await asyncio.to_thread(self._mount, repo, digest, source is None)
+
+    def _mount(self, repo: Repo, digest: Digest, anywhere: bool) -> bool:
+        if not self.files.has(digest):
+            cached = self._lend(digest) if anywhere else None
+            if cached is None or not self.files.take_over(cached, digest):
+                return False
+        self._links.put(str(self.files.size(digest)), *_path(repo), "_blobs", _file(digest))
+        return True
+
+    async def put_manifest(self, repo: Repo, reference: Reference, manifest: Manifest, tags: Sequence[Tag]) -> None:
+        """Bytes, links, tags. Raises ManifestInvalid, ManifestBlobUnknown, OSError."""
+        said = needs(manifest.content)
+        digest = manifest.descriptor.digest
+        named = [*tags, *([reference] if isinstance(reference, Tag) else [])]
+        async with self._alone(repo):
+            await asyncio.to_thread(self._check_children, repo, said)
+            await asyncio.to_thread(self._write, repo, manifest, said, named)
+            names: list[Reference] = [digest, *named]
+            for name in names:
+                self._board.change(_key(repo, name))
+
+    def _check_children(self, repo: Repo, said: Needs) -> None:
+        missing = [child for child in said.blobs if not self.has_blob(repo, child)]
+        missing += [child for child in said.manifests if self._link(repo, child) is None]
+        if missing:
+            raise ManifestBlobUnknown(f"{repo} has no {missing[0]}, which the manifest names; push it first")
+
+    def _link(self, repo: Repo, digest: Digest) -> str | None:
+        return self._links.get(*_path(repo), "_manifests", _file(digest))
+
+    def _write(self, repo: Repo, manifest: Manifest, said: Needs, tags: Sequence[Tag]) -> None:
+        digest, path = manifest.descriptor.digest, _path(repo)
+        self.uploads.keep(self.files, digest, manifest.content)
+        row = {"mediaType": manifest.descriptor.media_type, "size": len(manifest.content)}
+        if said.subject is not None:
+            self._links.put("", *path, "_referrers", _file(said.subject), _file(digest))
+        self._links.put(json.dumps(row), *path, "_manifests", _file(digest))
+        for tag in tags:
+            self._links.put(str(digest), *path, "_tags", tag)
+
+    async def delete_manifest(self, repo: Repo, reference: Reference) -> None:
+        """A tag alone, or a manifest with the tags that name it. Raises ManifestUnknown, OSError."""
+        async with self._alone(repo):
+            gone = await asyncio.to_thread(self._delete, repo, reference)
+            for name in gone:
+                self._board.change(_key(repo, name))
+
+    def _delete(self, repo: Repo, reference: Reference) -> list[Reference]:
+        path = _path(repo)
+        if not isinstance(reference, Digest):
+            if not self._links.remove(*path, "_tags", reference):
+                raise ManifestUnknown(f"no tag {reference} in {repo} here")
+            return [reference]
+        said = needs(self._manifest(repo, reference).content)
+        tags = [Tag(tag) for tag in self._links.names(*path, "_tags") if self._tagged(repo, Tag(tag)) == reference]
+        for tag in tags:
+            self._links.remove(*path, "_tags", tag)
+        self._links.remove(*path, "_manifests", _file(reference))
+        if said.subject is not None:
+            self._links.remove(*path, "_referrers", _file(said.subject), _file(reference))
+        return [reference, *tags]
+
+    async def delete_blob(self, repo: Repo, digest: Digest) -> None:
+        """A repository no longer has a blob; its bytes stay for the others. Raises BlobUnknown, OSError."""
+        async with self._alone(repo):
+            if not await asyncio.to_thread(self._links.remove, *_path(repo), "_blobs", _file(digest)):
+                raise BlobUnknown(f"no blob {digest.short} in {repo} here")
+
+    @asynccontextmanager
+    async def _alone(self, repo: Repo) -> AsyncIterator[None]:
+        """The only writer of a repository's names on this machine."""
+        path = os.path.join(self._locks, hashlib.sha256(repo.encode()).hexdigest()[:32])
+        while (held := hold_named(path)) is None:
+            await asyncio.sleep(_POLL)
+        try:
+            yield
+        finally:
+            held.release()
+
+
+def _path(repo: Repo) -> list[str]:
+    return repo.split("/")
+
+
+def _file(digest: Digest) -> str:
+    return f"{digest.algorithm}-{digest.hex}"
+
+
+def _key(repo: Repo, reference: Reference) -> str:
+    return f"t:{NAME}/{repo}:{reference}"
