@@ -1,0 +1,173 @@
+"""Pushing for real: skopeo in, containerd and skopeo out; workers killed, disks filled, names that are not ours."""
+
+import hashlib
+import os
+import signal
+import socket
+import threading
+
+import pytest
+
+from tests.conformance import content as make
+from tests.conformance.client import Registry
+from tests.fakes import Status
+from tests.real.disk import disk
+from tests.real.tools import insecure, skopeo, skopeo_copy
+from tests.support import MIB, get, noise, quick, until
+
+LOCAL = {"local": {"upload_ttl": "24h"}}
+
+
+@pytest.fixture
+def server(tidegate):
+    return tidegate(LOCAL, workers=4)
+
+
+def push(folder, ref):
+    host = ref.partition("/")[0]
+    return skopeo("copy", "--preserve-digests", f"dir:{folder}", f"docker://{ref}", registries=insecure(host))
+
+
+@pytest.fixture
+def image(tmp_path, far):
+    """An image of several layers as skopeo keeps one."""
+    from tests.real.processes import program
+
+    built = far.add_image("seed", "1", *[noise(MIB, seed) for seed in range(4)])
+    if program("skopeo") is None:
+        pytest.skip("not installed: skopeo")
+    done = skopeo_copy(f"{far.host}/seed:1", tmp_path / "seed", "--src-tls-verify=false")
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "seed", built
+
+
+@pytest.mark.real("skopeo", "containerd")
+def test_skopeo_pushes_and_containerd_pulls(server, image, node, tmp_path):
+    folder, built = image
+    done = push(folder, f"{server.host}/dev/app:1")
+    assert done.returncode == 0, done.stderr
+    back = skopeo_copy(f"{server.host}/dev/app:1", tmp_path / "back")
+    assert back.returncode == 0, back.stderr
+    assert (tmp_path / "back" / "manifest.json").read_bytes() == built.manifest
+    where = node.node()
+    node.mirror("localhost:5001", server.url)
+    pulled = node.fetch(f"{server.host}/dev/app:1", where, "--plain-http")
+    assert pulled.returncode == 0, pulled.stderr
+    assert node.digests(where) >= {built.digest, *built.blobs}
+
+
+def test_a_name_another_registry_serves_is_not_ours(tidegate, far):
+    far.add_image("kube-apiserver", "v1.31.0", b"layer")
+    config = quick(far.url) | {"local": {"own": ["mine/*"]}, "server": {"unqualified": ["local", "registry.k8s.io"]}}
+    server = tidegate(config, workers=2)
+    registry = Registry("tidegate", server.url)
+    refused = registry.ask("POST", "/v2/kube-apiserver/blobs/uploads/").refused(403, "DENIED")
+    assert "registry.k8s.io serves kube-apiserver; push it under another name" in refused.body.decode()
+    registry.ask("PUT", "/v2/kube-apiserver/manifests/v9", b"{}").refused(403, "DENIED")
+    registry.ask("POST", "/v2/dev/app/blobs/uploads/").expect(202)
+    far.fault("/v2/", Status(500))
+    said = registry.ask("POST", "/v2/other/app/blobs/uploads/").refused(403, "DENIED").body.decode()
+    assert "cannot be told now" in said
+    registry.ask("POST", "/v2/mine/app/blobs/uploads/").expect(202)
+    for prefixed in ("registry.k8s.io/kube-apiserver", "quay.io/kube-apiserver"):
+        assert registry.ask("POST", f"/v2/{prefixed}/blobs/uploads/").status in (403, 405)
+
+
+def test_what_is_pushed_is_ours_altogether_and_never_answers_for_an_upstream(tidegate, far):
+    image = far.add_image("app", "upstream", b"layer")
+    config = quick(far.url) | {"local": {"own": ["app"]}, "server": {"unqualified": ["local", "registry.k8s.io"]}}
+    server = tidegate(config, workers=2)
+    registry = Registry("tidegate", server.url)
+    assert get(server, "/v2/app/manifests/upstream").body == image.manifest
+    mine = make.image()
+    registry.repository("app").push_all(mine, "mine")
+    assert registry.ask("GET", "/v2/app/manifests/mine").status == 200
+    assert registry.ask("GET", "/v2/app/manifests/upstream").status == 404, "its own altogether"
+    assert get(server, "/v2/registry.k8s.io/app/manifests/upstream").body == image.manifest
+    assert get(server, "/v2/app/manifests/mine?ns=registry.k8s.io").status == 404
+    assert get(server, "/v2/registry.k8s.io/app/manifests/mine").status == 404
+
+
+def test_every_worker_answers_with_what_was_just_pushed(server):
+    registry = Registry("tidegate", server.url)
+    repository = registry.repository("dev/app")
+    for _number in range(10):
+        pushed = make.image()
+        repository.push_all(pushed, "latest")
+        seen = {registry.ask("GET", "/v2/dev/app/manifests/latest").body for _ in range(12)}
+        assert len(seen) == 1
+
+
+def test_a_killed_worker_costs_what_was_not_acknowledged_and_no_more(server):
+    registry = Registry("tidegate", server.url)
+    whole = noise(8 * MIB)
+    digest = f"sha256:{hashlib.sha256(whole).hexdigest()}"
+    where = registry.ask("POST", "/v2/dev/app/blobs/uploads/").expect(202).header("Location")
+    registry.ask("PATCH", where, whole[: 3 * MIB]).expect(202)
+    host, port = server.host.split(":")
+    with socket.create_connection((host, int(port))) as half:
+        half.sendall(f"PATCH {where} HTTP/1.1\r\nHost: {server.host}\r\nContent-Length: {5 * MIB}\r\n\r\n".encode())
+        half.sendall(whole[3 * MIB : 5 * MIB])
+        uploads = server.data / "local" / "uploads"
+        until(lambda: any(path.stat().st_size > 4 * MIB for path in uploads.iterdir()))
+        for pid in server.worker_pids():
+            os.kill(pid, signal.SIGKILL)
+    until(lambda: get(server, "/v2/").status == 200)
+    until(lambda: registry.ask("GET", where).status == 204)
+    stands = int(registry.ask("GET", where).expect(204).header("Range").partition("-")[2]) + 1
+    assert 3 * MIB <= stands <= 5 * MIB
+    registry.ask("PATCH", where, whole[stands:], **{"Content-Range": f"{stands}-{len(whole) - 1}"}).expect(202)
+    registry.ask("PUT", f"{where}?digest={digest}").expect(201)
+    assert registry.ask("GET", f"/v2/dev/app/blobs/{digest}").expect(200).body == whole
+
+
+def test_fifty_pushes_of_images_that_share_layers(server):
+    registry = Registry("tidegate", server.url)
+    shared = make.blob(MIB)
+    failed = []
+
+    def push_one(number):
+        try:
+            repository = registry.repository(f"dev/app{number % 10}")
+            repository.push_blob(shared)
+            repository.push_all(make.image(), f"v{number}")
+        except AssertionError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=push_one, args=(number,)) for number in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    for number in range(50):
+        assert registry.ask("GET", f"/v2/dev/app{number % 10}/manifests/v{number}").status == 200
+
+
+@pytest.mark.real("mount")
+def test_a_full_disk_is_507_and_leaves_no_trace(tidegate, tmp_path):
+    with disk(tmp_path / "disk", 40) as small:
+        server = tidegate(LOCAL, data=small.path / "data", folder=tmp_path / "run", workers=2)
+        registry = Registry("tidegate", server.url)
+        small.fill(leave=MIB)
+        content = noise(8 * MIB)
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        answer = registry.ask("POST", f"/v2/dev/app/blobs/uploads/?digest={digest}", content)
+        assert answer.status == 507
+        assert "no room" in answer.body.decode()
+        until(lambda: not list((server.data / "local" / "uploads").iterdir()))
+        small.free()
+        registry.ask("POST", f"/v2/dev/app/blobs/uploads/?digest={digest}", content).expect(201)
+        assert registry.ask("GET", f"/v2/dev/app/blobs/{digest}").body == content
+
+
+def test_pushed_content_outlives_a_kill_of_everything_and_is_never_evicted(tidegate, tmp_path):
+    config = {**LOCAL, "cache": {"max_size": "0B", "min_free": "0B"}}
+    server = tidegate(config, workers=2)
+    registry = Registry("tidegate", server.url)
+    pushed = make.image()
+    registry.repository("dev/app").push_all(pushed, "1")
+    body = registry.ask("GET", "/v2/dev/app/manifests/1").expect(200).body
+    server.kill()
+    again = tidegate(config, workers=2, data=server.data, folder=tmp_path / "again")
+    assert Registry("tidegate", again.url).ask("GET", "/v2/dev/app/manifests/1").expect(200).body == body
