@@ -13,7 +13,8 @@ from tests.conformance.client import Registry
 from tests.fakes import Status
 from tests.real.disk import disk
 from tests.real.tools import insecure, skopeo, skopeo_copy
-from tests.support import MIB, get, noise, quick, until
+from tests.support import MIB, get, kept, noise, quick, until
+from tests.test_eviction import age
 
 LOCAL = {"local": {"upload_ttl": "24h"}}
 
@@ -171,3 +172,22 @@ def test_pushed_content_outlives_a_kill_of_everything_and_is_never_evicted(tideg
     server.kill()
     again = tidegate(config, workers=2, data=server.data, folder=tmp_path / "again")
     assert Registry("tidegate", again.url).ask("GET", "/v2/dev/app/manifests/1").expect(200).body == body
+
+
+@pytest.mark.real("mount")
+def test_what_is_cached_gives_way_to_what_is_pushed(tidegate, far, tmp_path):
+    with disk(tmp_path / "disk", 48) as small:
+        config = quick(far.url) | LOCAL | {"cache": {"min_free": "2MiB"}}
+        config["server"] = {"unqualified": ["local"]}
+        server = tidegate(config, data=small.path / "data", folder=tmp_path / "run", workers=2)
+        for seed in range(20):
+            digest = far.add_blob("pause", noise(MIB, seed))
+            assert get(server, f"/v2/registry.k8s.io/pause/blobs/{digest}").status == 200
+            kept(server, digest)
+        age(server)
+        small.fill(leave=3 * MIB)
+        content = noise(12 * MIB)
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        registry = Registry("tidegate", server.url)
+        registry.ask("POST", f"/v2/dev/app/blobs/uploads/?digest={digest}", content).expect(201)
+        assert server.metrics().total("tidegate_cache_evicted_bytes_total", reason="min_free") > 0

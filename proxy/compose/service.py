@@ -208,7 +208,7 @@ class Service:
             return bool(self._catalogue.images(repository))
 
         ownership = Ownership(self._local, self._others, self._settings.local.own, cached)
-        return Pushing(self._local, ownership)
+        return Pushing(self._local, ownership, self._janitor.make_room)
 
     def _own_names(self) -> Mapping[str, None]:
         server = self._settings.server

@@ -5,8 +5,9 @@ on from. Locations repeat the name, prefix and ns as they were asked, so that a 
 """
 
 import asyncio
+import contextlib
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from urllib.parse import quote
 
@@ -51,10 +52,12 @@ _PATIENCE = 20.0
 class Pushing:
     """Answers the calls that write to one local registry."""
 
-    def __init__(self, local: Local, ownership: Ownership) -> None:
+    def __init__(self, local: Local, ownership: Ownership, room: Callable[[int], Awaitable[bool]]) -> None:
+        """`room` makes room for so many bytes: what is cached gives way before a push is refused."""
         self.name = local.name
         self._local = local
         self._ownership = ownership
+        self._room = room
         self._uploads = local.uploads
 
     async def repositories(self) -> list[str]:
@@ -98,7 +101,7 @@ class Pushing:
         name = await asyncio.to_thread(self._uploads.begin, repo, call.digest.algorithm)
         async with self._writing(repo, name) as writing:
             try:
-                await _take(exchange, writing)
+                await self._take(exchange, writing)
                 return await self._commit(exchange, asked, repo, writing, call.digest)
             except BaseException:
                 writing.forget()  # nobody knows of it
@@ -107,15 +110,23 @@ class Pushing:
     async def _append(self, exchange: Exchange, asked: Request, call: AppendUpload, repo: Repo) -> web.StreamResponse:
         async with self._writing(repo, call.upload) as upload:
             _check_order(exchange, upload)
-            await _take(exchange, upload)
+            await self._take(exchange, upload)
             await upload.settle()
             return _done(exchange, 202, self._session(asked, call.upload, upload.size))
 
     async def _finish(self, exchange: Exchange, asked: Request, call: FinishUpload, repo: Repo) -> web.StreamResponse:
         async with self._writing(repo, call.upload) as upload:
             _check_order(exchange, upload)
-            await _take(exchange, upload)
+            await self._take(exchange, upload)
             return await self._commit(exchange, asked, repo, upload, call.digest)
+
+    async def _take(self, exchange: Exchange, upload: Upload) -> None:
+        """The body, to the end of the upload. Raises ConnectionError, OSError."""
+        with contextlib.suppress(OSError):  # where no room can be made the write says so
+            await self._room(exchange.request.content_length or 0)
+        async for chunk in _body(exchange):
+            await upload.write(chunk)
+            metrics.PUSHED.inc(len(chunk))
 
     async def _commit(
         self, exchange: Exchange, asked: Request, repo: Repo, upload: Upload, digest: Digest
@@ -205,13 +216,6 @@ def _check_order(exchange: Exchange, upload: Upload) -> None:
     length = exchange.request.content_length
     if length is not None and length != last - first + 1:
         raise BlobUploadInvalid(f"Content-Range names {last - first + 1} bytes, Content-Length {length}")
-
-
-async def _take(exchange: Exchange, upload: Upload) -> None:
-    """The body, to the end of the upload. Raises ConnectionError, OSError."""
-    async for chunk in _body(exchange):
-        await upload.write(chunk)
-        metrics.PUSHED.inc(len(chunk))
 
 
 async def _whole(exchange: Exchange) -> bytes:
