@@ -177,7 +177,7 @@ async def test_files_without_rows_are_counted_and_rows_without_files_go(world, c
     os.unlink(world.store.files.path(digests[2]))
     (world.data / "blobs" / "sha256" / "ab").mkdir(exist_ok=True)
     (world.data / "blobs" / "sha256" / "ab" / "README").write_text("not ours")
-    census.count(world.store.files, world.catalogue)
+    await asyncio.to_thread(census.count, world.store.files, world.catalogue)
     assert world.catalogue.sums() == (2 * SIZE, 2)
     assert world.catalogue.get(str(digests[0])).used == 5000.0
     assert world.catalogue.get(str(digests[2])) is None
