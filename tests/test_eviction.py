@@ -45,7 +45,7 @@ def test_the_cache_stays_within_max_size_and_what_went_is_fetched_again(tidegate
     for path, content in many[8:]:
         assert get(server, path).is_blob(content)
         kept(server, path.rpartition("/")[2])
-    until(lambda: len(here(server)) <= 10)
+    until(lambda: (now := server.metrics()).total(EVICTED, reason="max_size") == 16 * MIB - now.total(SIZE))
     found = server.metrics()
     assert found.total(SIZE) <= 10 * MIB
     assert found.total(SIZE) == sum(MIB for _ in here(server))

@@ -31,7 +31,7 @@ EVERY = 2.0
 LEFTOVER = 86400.0
 """Seconds after which a part nobody leads is not worth resuming."""
 _BATCH = 20
-_REST = 4
+_REST = 2
 """Rests are so many times as long as the batch before them: on a busy machine, or a slow disk, both grow."""
 _LOOK = 0.05
 _QUIET = 60.0

@@ -9,12 +9,13 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from proxy.store.lock import hold
 from tests.bench.hoard import OLD_SIZE, UPSTREAM, Hoard, hoard
-from tests.bench.measure import Download, Load, download, peak_memory, wrk
+from tests.bench.measure import Load, download, peak_memory, wrk
 from tests.bench.origin import MIB
 from tests.bench.report import Row, Target
 from tests.bench.world import World
@@ -123,10 +124,7 @@ def _counting(bench: Bench, server: Tidegate) -> Row:
     marker = server.data / "run/uncounted"
     bench.load(server, bench.many.by_digest)
     during = _while(marker.exists, lambda: bench.load(server, bench.many.by_digest).p99, 10)
-    began = time.monotonic()
-    while marker.exists():
-        assert time.monotonic() - began < 600, "still counting after ten minutes"
-        time.sleep(0.2)
+    _wait(marker.exists)
     quiet = [bench.load(server, bench.many.by_digest).p99 for _ in range(_QUIET)]
     return _beside("while files are counted after kill -9", during, quiet)
 
@@ -160,9 +158,11 @@ def _eviction(bench: Bench) -> list[Row]:
         quiet = [bench.load(server, bench.many.by_digest).p99 for _ in range(_QUIET)]
         before = _objects(server)
         cold = pool.submit(download, server.url + blob.path, blob.size)
-        during = _while(lambda: _going(server, before, cold), lambda: bench.load(server, bench.many.by_digest).p99, 60)
-        gone = before + 1 - _objects(server)
+        _wait(lambda: not cold.done() and not _passing(server))
+        during = _while(lambda: _passing(server), lambda: bench.load(server, bench.many.by_digest).p99, 10)
         first = cold.result().first
+        _wait(lambda: _passing(server))
+        gone = before + 1 - _objects(server)
         quiet += [bench.load(server, bench.many.by_digest).p99 for _ in range(_QUIET)]
     assert abs(gone - GONE) < GONE / 100, f"{gone} went"
     return [
@@ -171,14 +171,23 @@ def _eviction(bench: Bench) -> list[Row]:
     ]
 
 
+def _wait(going: Callable[[], bool]) -> None:
+    began = time.monotonic()
+    while going():
+        assert time.monotonic() - began < 600, "not done after ten minutes"
+        time.sleep(0.1)
+
+
+def _passing(server: Tidegate) -> bool:
+    """Whether a pass is under way: its lock is held."""
+    held = hold(str(server.data / "run/janitor.lock"))
+    if held is not None:
+        held.release()
+    return held is None
+
+
 def _objects(server: Tidegate) -> int:
     return int(server.metrics().total("tidegate_cache_objects"))
-
-
-def _going(server: Tidegate, before: int, cold: Future[Download]) -> bool:
-    if cold.done():
-        cold.result()  # raises what went wrong
-    return before - _objects(server) < GONE - GONE // 100
 
 
 def _pages(few: Tidegate, many: Tidegate) -> list[Row]:
