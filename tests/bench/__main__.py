@@ -35,8 +35,11 @@ LONG: dict[str, Callable[[World], list[Row]]] = {"scale": scale.scale}
 @click.argument("names", nargs=-1, type=click.Choice([*BENCHES, *LONG]))
 @click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="also everything as JSON")
 def main(names: tuple[str, ...], path: Path | None) -> None:
-    """Each bench has an origin of its own and leaves nothing behind. None takes a minute but `scale`, which takes five and runs
-    only when it is named. `replay ...` has options of its own."""
+    """Each bench has an origin of its own and leaves nothing behind.
+
+    None takes a minute but `scale`, which takes minutes and runs only when it is named. `replay ...` has options of its
+    own.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a stopped bench ends its servers too
     where = machine()
     click.echo(", ".join(f"{key} {value}" for key, value in where.items()))
