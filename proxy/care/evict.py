@@ -6,7 +6,7 @@ in other workers are seconds old at most, and what they read right now is locked
 
 What is taken: the file is locked exclusively without waiting (readers hold it shared), pins and last use are read
 again, the file goes, then the row, and only a row that nobody wrote since: a blob that came back in between keeps
-its own. Between batches the thread sleeps, so that hits keep the disk and the interpreter.
+its own. Between batches the thread sleeps for longer than it worked, so that hits keep the disk and the interpreter.
 """
 
 import asyncio
@@ -31,9 +31,10 @@ EVERY = 2.0
 """Seconds between two looks at what has grown without asking."""
 LEFTOVER = 86400.0
 """Seconds after which a part nobody leads is not worth resuming."""
-_BATCH = 50
-_PAUSE = 0.01
-_POLL = 0.01
+_BATCH = 20
+_REST = 2
+"""Rests are so many times as long as the batch before them: on a busy machine, or a slow disk, both grow."""
+_LOOK = 0.05
 _QUIET = 60.0
 _log = logging.getLogger("tidegate.care")
 
@@ -67,22 +68,43 @@ class Janitor:
         self._clock = clock
         self._said = 0.0
         self._landed: tuple[Mapping[str, int], set[str]] = ({}, set())
+        self._passing: asyncio.Task[None] | None = None
 
     async def make_room(self, coming: int = 0) -> bool:
-        """Make room for `coming` bytes, not yet written; False when there can be none. Raises OSError."""
-        need = await asyncio.to_thread(self._need, coming)
-        if need.size > 0:
-            held = await self._turn()
-            try:
-                need = await asyncio.to_thread(self._clear, coming)
-            finally:
-                held.release()
+        """Make room for `coming` bytes, not yet written; False when there can be none. Raises OSError.
+
+        Whoever brings something leaves as soon as there is room for it, and the pass goes on to the low mark: 10,000
+        small blobs beside busy clients take longer than the 25 s an answer may.
+        """
+        mine: asyncio.Task[None] | None = None
+        while True:
+            done = mine is not None and mine.done()
+            need = await asyncio.to_thread(self._need, coming)
+            if done or (need.size == 0 and (coming or mine is None)):
+                break
+            mine = mine or self._begin(coming)
+            await (asyncio.wait([mine], timeout=_LOOK) if mine else asyncio.sleep(_LOOK))
+        if mine is not None and mine.done():
+            mine.result()
         return need.missing == 0
 
+    def _begin(self, coming: int) -> "asyncio.Task[None] | None":
+        """A pass of our own, which no caller takes along when it leaves; None while another one is under way."""
+        held = hold(os.path.join(self._data, "run", "janitor.lock"))
+        if held is None:
+            return None
+        self._passing = asyncio.create_task(asyncio.to_thread(self._clear, coming, held))
+        self._passing.add_done_callback(self._passed)
+        return self._passing
+
+    def _passed(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._complain(f"cannot keep house: {error}")
+
     async def _turn(self) -> Hold:
-        path = os.path.join(self._data, "run", "janitor.lock")
-        while (held := hold(path)) is None:
-            await asyncio.sleep(_POLL)
+        """The janitor's lock, waited for."""
+        while (held := hold(os.path.join(self._data, "run", "janitor.lock"))) is None:
+            await asyncio.sleep(_LOOK)
         return held
 
     async def settle(self) -> None:
@@ -184,15 +206,14 @@ class Janitor:
         here.update(digest for digest in pins.keys() - here if self._store.files.has(_digest(digest)))
         return sum(pins[digest] for digest in tuple(here))
 
-    def _clear(self, coming: int) -> Need:
-        """Evict what is needed now, and what is needed still. Runs in a thread, under the janitor's lock.
-
-        Raises OSError."""
-        need = self._need(coming)
-        if need.size > 0:
-            self._evict(need)
+    def _clear(self, coming: int, held: Hold) -> None:
+        """Evict what is needed now, then let go of the janitor's lock. Runs in a thread. Raises OSError."""
+        try:
             need = self._need(coming)
-        return need
+            if need.size > 0:
+                self._evict(need)
+        finally:
+            held.release()
 
     def _evict(self, need: Need) -> None:
         """One pass. Raises OSError."""
@@ -201,11 +222,12 @@ class Janitor:
         waiting = (Resident(each.digest, each.size, each.used) for each in self._catalogue.lowest_first())
         chosen = plan.victims(waiting, need.size, now, self._kept)
         for batch in _batches(chosen):
+            began = time.monotonic()
             gone = list(self._take(batch, now))
             self._catalogue.remove(gone)
             freed, count = freed + sum(each.size for each in gone), count + len(gone)
             oldest = max([oldest, *(now - each.used for each in gone)])
-            time.sleep(_PAUSE)
+            time.sleep(_REST * (time.monotonic() - began))
         metrics.CACHE_EVICTED.labels(need.reason).inc(freed)
         if count:
             days = oldest / 86400

@@ -108,18 +108,23 @@ class Files:
         finally:
             os.close(fd)
 
-    def walk(self, after: str = "") -> Iterator[tuple[str, os.stat_result]]:
-        """Every finished blob's digest and state in the order of digests, those beyond `after`, folder after folder.
-        Blocks, for long. Raises OSError."""
+    def names(self, after: str = "") -> Iterator[str]:
+        """Every finished blob's digest in order, those beyond `after`. Blocks, for long. Raises OSError."""
         for algorithm in sorted(os.listdir(self.folder)):
             for prefix in sorted(os.listdir(os.path.join(self.folder, algorithm))):
                 if f"{algorithm}:{prefix}" < after[: len(algorithm) + 1 + len(prefix)]:
                     continue
-                with os.scandir(os.path.join(self.folder, algorithm, prefix)) as entries:
-                    beyond = [entry for entry in entries if f"{algorithm}:{entry.name}" > after]
-                for entry in sorted(beyond, key=lambda entry: entry.name):
-                    with contextlib.suppress(FileNotFoundError):
-                        yield f"{algorithm}:{entry.name}", entry.stat()
+                for name in sorted(os.listdir(os.path.join(self.folder, algorithm, prefix))):
+                    # Elsewhere it is no finished blob, and out of order.
+                    if name.startswith(prefix) and f"{algorithm}:{name}" > after:
+                        yield f"{algorithm}:{name}"
+
+    def walk(self, after: str = "") -> Iterator[tuple[str, os.stat_result]]:
+        """The same with the state of each."""
+        for digest in self.names(after):
+            algorithm, _, name = digest.partition(":")
+            with contextlib.suppress(FileNotFoundError):
+                yield digest, os.stat(os.path.join(self.folder, algorithm, name[:2], name))
 
     def is_at(self, digest: Digest, fd: int) -> bool:
         """Whether the open file is the finished blob itself. Raises OSError."""

@@ -1,4 +1,7 @@
-"""Runs the benches by name, all of them without one; prints figures, ratios and the table for README."""
+"""Runs the benches by name, all short ones without one; prints figures, ratios and the table for README.
+
+`replay` as the first word hands over to the replay of traces, which measures policies and no servers.
+"""
 
 import json
 import signal
@@ -9,7 +12,8 @@ from pathlib import Path
 
 import click
 
-from tests.bench import blobs, manifests, memory
+from tests.bench import blobs, manifests, memory, scale
+from tests.bench.replay.__main__ import main as replay
 from tests.bench.report import Row, as_json, machine, markdown
 from tests.bench.world import World, world
 
@@ -23,13 +27,19 @@ BENCHES: dict[str, Callable[[World], list[Row]]] = {
     "cold-pages": manifests.beside_cold_pages,
     "memory": memory.memory,
 }
+LONG: dict[str, Callable[[World], list[Row]]] = {"scale": scale.scale}
+"""Only by name: minutes."""
 
 
 @click.command()
-@click.argument("names", nargs=-1, type=click.Choice(list(BENCHES)))
+@click.argument("names", nargs=-1, type=click.Choice([*BENCHES, *LONG]))
 @click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="also everything as JSON")
 def main(names: tuple[str, ...], path: Path | None) -> None:
-    """Each bench has an origin of its own and leaves nothing behind; none takes a minute."""
+    """Each bench has an origin of its own and leaves nothing behind.
+
+    None takes a minute but `scale`, which takes minutes and runs only when it is named. `replay ...` has options of its
+    own.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a stopped bench ends its servers too
     where = machine()
     click.echo(", ".join(f"{key} {value}" for key, value in where.items()))
@@ -37,7 +47,7 @@ def main(names: tuple[str, ...], path: Path | None) -> None:
     for name in names or BENCHES:
         began = time.monotonic()
         with world() as servers:
-            found = BENCHES[name](servers)
+            found = (BENCHES | LONG)[name](servers)
         click.echo(f"\n{name} ({time.monotonic() - began:.0f} s)")
         click.echo("\n".join(line for row in found for line in row.lines()))
         rows += found
@@ -47,4 +57,7 @@ def main(names: tuple[str, ...], path: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["replay"]:
+        replay(sys.argv[2:], prog_name="python -m tests.bench replay")
+    else:
+        main()

@@ -64,12 +64,13 @@ class Load:
 _UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
 
 
-def wrk(url: str, connections: int = 32, seconds: int = SECONDS) -> Load:
-    """One thread of wrk: with two cores a second one would only take time from the server.
+def wrk(url: str, connections: int = 32, seconds: int = SECONDS, script: Path | None = None) -> Load:
+    """One thread of wrk: with two cores a second one would only take time from the server. `script` is Lua.
 
     Raises AssertionError when an answer was not 2xx.
     """
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-H", f"Accept: {ACCEPT['Accept']}", url]
+    command[1:1] = ["-s", str(script)] if script else []
     text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 30).stdout
     assert "Non-2xx" not in text and "Socket errors" not in text, text
     rate = re.search(r"Requests/sec:\s+([\d.]+)", text)

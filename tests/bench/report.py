@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 COLUMNS = ("tidegate", "docker-registry", "nginx", "yardstick")
-_DIGITS = {"s": 2, "ms": 1, "MiB": 0, "req/s": 0, "clients": 0}
+_DIGITS = {"s": 2, "ms": 1, "MiB": 0, "req/s": 0, "clients": 0, "open": 0}
 
 
 @dataclass(frozen=True, slots=True)
