@@ -29,6 +29,6 @@ def _note(setup: Setup, host: str) -> Iterator[str]:
     if setup.registry(_HUB) is None:
         yield 'docker.io is not mirrored here: add [upstreams."docker.io"], and it to server.unqualified.'
     elif _HUB not in setup.unqualified:
-        yield "Docker does not tell its mirror that docker.io is meant: add it to server.unqualified, or nothing is found."
+        yield "Docker does not tell its mirror what is meant: add docker.io to server.unqualified, or it finds nothing."
     if setup.ca and not setup.plain:
         yield f"Copy {setup.ca} to /etc/docker/certs.d/{host}/ca.crt."
