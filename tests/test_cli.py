@@ -80,8 +80,9 @@ def test_help_is_one_screen_and_names_what_exists(run, words):
         "unpin",
         "rm",
         "scrub",
+        "client-config",
     ]
-    assert re.findall(r"^([A-Z]\w*)$", output, re.MULTILINE) == ["Run", "Look", "Keep"]
+    assert re.findall(r"^([A-Z][\w ]*)$", output, re.MULTILINE) == ["Run", "Look", "Keep", "Set up"]
     assert max(len(line) for line in output.splitlines()) <= 100
 
 

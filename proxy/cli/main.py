@@ -17,6 +17,7 @@ import click
 from proxy import config
 from proxy.cli import doctor, egress, keep, legacy, scrub
 from proxy.cli import status as status_screen
+from proxy.cli.client_config import client_config
 from proxy.cli.options import any_command, load, wants_json
 from proxy.cli.talk import NotRunning, ask
 from proxy.errors import StartError
@@ -30,6 +31,7 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
     "Run": ("serve", "config"),
     "Look": ("status", "ls", "egress", "doctor", "legacy"),
     "Keep": ("pin", "unpin", "rm", "scrub"),
+    "Set up": ("client-config",),
 }
 _OPTIONS = """\
 Options (any command)
@@ -216,5 +218,5 @@ def scrub_(context: click.Context, full: bool, data: str | None) -> int:
     return scrub.run(load(context, data=data), full, wants_json(context))
 
 
-for each in keep.COMMANDS:
+for each in (*keep.COMMANDS, client_config):
     tidegate.add_command(each)

@@ -145,7 +145,7 @@ def banner(settings: Settings) -> str:
             f"tidegate {__version__}   config {settings.file or 'none'}   data {server.data} ({disk}){local}",
             f"serving  http://{server.listen}, {workers}{_warning(server.listen)}",
             *(_upstream_line(settings, upstream) for upstream in settings.upstreams.values()),
-            "next     tidegate doctor | tidegate status\n",
+            "next     tidegate doctor | tidegate client-config containerd\n",
         )
     )
 

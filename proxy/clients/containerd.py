@@ -1,0 +1,48 @@
+"""containerd: one hosts.toml a registry, read at each pull, and the line of config.toml that says where they are.
+
+Format: github.com/containerd/containerd, docs/hosts.md. `override_path` is never needed: containerd says by `ns=` which
+registry is meant, so all of them share one URL, and to a path in it containerd adds /v2 itself.
+"""
+
+from collections.abc import Iterator
+
+from proxy.clients.setup import File, Setup, quoted
+
+CERTS = "/etc/containerd/certs.d"
+DIAL = "10s"  # a machine that is down shall not cost 30 s for each of its entries; before 2.x the line is not known
+
+_CONFIG = "/etc/containerd/config.toml"
+_RESTART = "into the file that is there; then: systemctl restart containerd"
+_KEPT = (
+    "The sandbox (pause) image comes the same way under the name it has: keep registry.k8s.io/pause:TAG, with the tag",
+    "that `kubeadm config images list` shows, and pin it for the day without a way out.",
+)
+
+
+def files(setup: Setup) -> Iterator[File]:
+    """All of it, the registries first."""
+    yield from hosts(setup, CERTS)
+    yield from lines("", _KEPT)
+
+
+def hosts(setup: Setup, folder: str) -> Iterator[File]:
+    """A hosts.toml below `folder` for each name, the cache's own included: without it containerd tries TLS there."""
+    for name in setup.names():
+        yield File(f"{folder}/{name}/hosts.toml", _hosts_toml(setup))
+
+
+def _hosts_toml(setup: Setup) -> str:
+    """`server` is the cache too: what it would be otherwise, the registry itself, only hangs behind a firewall."""
+    ca = f"ca = {quoted(setup.ca)}\n" if setup.ca and not setup.plain else ""
+    table = f'[host.{quoted(setup.url)}]\n  capabilities = ["pull", "resolve"]\n  dial_timeout = "{DIAL}"\n'
+    return f"server = {quoted(setup.url)}\n{ca}{table}" + (f"  {ca}" if ca else "")
+
+
+def lines(sandbox: str, note: tuple[str, ...] = ()) -> Iterator[File]:
+    """The lines of config.toml for both majors; `sandbox` is the pause image to name, "" to leave it alone."""
+    new, old = '[plugins."io.containerd.cri.v1.images"', '[plugins."io.containerd.grpc.v1.cri"'
+    where = f".registry]\n  config_path = {quoted(CERTS)}\n"
+    pinned = f"\n{new}.pinned_images]\n  sandbox = {quoted(sandbox)}\n" if sandbox else ""
+    image = f"{old}]\n  sandbox_image = {quoted(sandbox)}\n\n" if sandbox else ""
+    yield File(_CONFIG, f"{new}{where}{pinned}", (f"containerd 2.x (version = 3): {_RESTART}", *note), "2.x")
+    yield File(_CONFIG, f"{image}{old}{where}", (f"containerd 1.x (version = 2): {_RESTART}", *note), "1.x")

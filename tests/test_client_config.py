@@ -1,0 +1,198 @@
+"""`tidegate client-config`: the command, and real containerd and skopeo pulling with exactly the files it wrote."""
+
+import functools
+import json
+import os
+import tomllib
+from dataclasses import replace
+
+import pytest
+
+from proxy import clients
+from proxy.config import ConfigError, load
+from tests.client_config import ALIAS, CERTS, HOST, HUB, REGISTRY, command, written
+from tests.real.certificates import authority
+from tests.real.processes import free_port, running
+from tests.real.tidegate import upstream_config
+from tests.real.tools import skopeo
+from tests.test_clients import copied, everything, fetched
+
+
+@pytest.fixture
+def run(tmp_path):
+    """run(CLIENT, *options, config=..., **environment) -> (status, stdout, stderr)."""
+    return functools.partial(command, tmp_path)
+
+
+# where the cache is
+
+
+def told(listen="127.0.0.1:5000", url=""):
+    settings = load(os.devnull, {"TIDEGATE_SERVER_URL": url}, {"--listen": listen})
+    return clients.address(settings, "vm1")
+
+
+@pytest.mark.parametrize(
+    ("listen", "url", "doubt"),
+    [
+        ("127.0.0.1:5000", "http://127.0.0.1:5000", "this machine only"),
+        ("localhost:5000", "http://localhost:5000", "this machine only"),
+        ("[::1]:5000", "http://[::1]:5000", "this machine only"),
+        ("0.0.0.0:5000", "http://vm1:5000", "a guess"),
+        ("[::]:5000", "http://vm1:5000", "a guess"),
+        ("10.1.2.3:5000", "http://10.1.2.3:5000", ""),
+        ("cache.corp:80", "http://cache.corp:80", ""),
+    ],
+)
+def test_without_server_url_the_listen_address_is_used_with_a_word_of_doubt(listen, url, doubt):
+    found, said = told(listen)
+    assert found == url
+    assert (doubt in said and "set server.url" in said) if doubt else said == ""
+
+
+def test_server_url_is_never_doubted():
+    assert told("127.0.0.1:5000", "https://cache.corp") == ("https://cache.corp", "")
+
+
+def test_a_port_nobody_knows_yet_is_asked_for():
+    with pytest.raises(ConfigError, match=r"server\.url: must be set"):
+        told("0.0.0.0:0")
+
+
+def test_the_doubt_goes_to_stderr_and_is_no_failure(run):
+    status, output, errors = run("podman", TIDEGATE_SERVER_URL="")
+    assert status == 0
+    assert tomllib.loads(output)["registry"][0]["location"] == "127.0.0.1:5000"
+    assert errors.count("\n") == 1
+    assert "set server.url" in errors
+
+
+# the command
+
+
+@pytest.mark.parametrize("client", clients.WRITERS)
+def test_text_is_every_file_below_its_path(run, client):
+    files = json.loads(run(client, "--json", config=HUB)[1])
+    status, output, errors = run(client, config=HUB)
+    assert (status, errors) == (0, "")
+    expected = ("".join(f"# {line}\n" for line in (file["path"], *file["note"].splitlines())) for file in files)
+    assert output == "\n".join(head + file["content"] for head, file in zip(expected, files, strict=True))
+
+
+def test_an_unknown_client_is_wrong_usage(run):
+    status, _, errors = run("rkt")
+    assert status == 2
+    assert "containerd" in errors
+    assert errors.count("\n") == 1
+
+
+def test_out_writes_below_a_folder_and_leaves_what_differs(run, tmp_path):
+    out = tmp_path / "out"
+    status, output, _ = run("containerd", "--out", str(out))
+    assert status == 0
+    assert f"# {out}/{CERTS}/{REGISTRY}/hosts.toml\n" in output
+    names = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    hosts = {f"{CERTS}/{name}/hosts.toml" for name in (REGISTRY, ALIAS, HOST)}
+    assert names == hosts | {"etc/containerd/config.toml.1.x", "etc/containerd/config.toml.2.x"}
+    assert run("containerd", "--out", str(out))[0] == 0  # the same again changes nothing
+    changed = out / CERTS / ALIAS / "hosts.toml"
+    changed.write_text("# mine\n")
+    (out / CERTS / REGISTRY / "hosts.toml").unlink()
+    status, _, errors = run("containerd", "--out", str(out))
+    assert (status, errors) == (1, f"{changed} is there and differs; move it away or use another --out\n")
+    assert changed.read_text() == "# mine\n"
+    assert not (out / CERTS / REGISTRY / "hosts.toml").exists()
+
+
+def test_out_that_cannot_be_written_is_one_line(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    status, _, errors = run("podman", "--out", str(tmp_path / "file"))
+    assert status == 1
+    assert errors.startswith("cannot write ")
+    assert errors.count("\n") == 1
+
+
+# containerd
+
+
+@pytest.fixture
+def cache(tidegate, upstream):
+    return tidegate(upstream_config(upstream.url), workers=2)
+
+
+def configured(run, node, out, url, *options):
+    """That containerd with the generated hosts.toml files and no others."""
+    config = upstream_config("http://127.0.0.1:1")  # the command asks nobody
+    status, _, errors = run("containerd", "--out", str(out), *options, config=config, TIDEGATE_SERVER_URL=url)
+    assert (status, errors) == (0, "")
+    return replace(node, hosts=out / CERTS)
+
+
+@pytest.mark.real("containerd")
+@pytest.mark.xdist_group("world")
+def test_containerd_pulls_with_what_was_written(run, cache, upstream, node, tmp_path):
+    node = configured(run, node, tmp_path / "out", cache.url)
+    image = upstream.schema2
+    for name in (REGISTRY, ALIAS, f"{cache.host}/{REGISTRY}"):
+        assert fetched(node, image.ref(name)) == everything(image)
+
+
+@pytest.fixture
+def terminated(cache, tmp_path):
+    """nginx that speaks TLS before that tidegate, at its root and below /tide: (host, CA file)."""
+    made = authority(tmp_path / "ca")
+    folder = tmp_path / "nginx"
+    folder.mkdir()
+    host = f"127.0.0.1:{free_port()}"
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    (folder / "nginx.conf").write_text(f"""\
+        {"user root;" if os.geteuid() == 0 else ""}
+        daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
+        events {{ worker_connections 256; }}
+        http {{
+            {"".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)} access_log off;
+            server {{
+                listen {host} ssl; ssl_certificate {made.certificate}; ssl_certificate_key {made.key};
+                location / {{ proxy_pass {cache.url}; }}
+                location /tide/ {{ proxy_pass {cache.url}/; }}
+            }}
+        }}
+        """)
+    command = ["nginx", "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")]
+    with running(command, folder, "nginx") as process:
+        process.wait_listening(*host.split(":")[:1], int(host.split(":")[1]))
+        yield host, made.ca
+
+
+@pytest.mark.real("containerd", "nginx", "openssl")
+@pytest.mark.xdist_group("world")
+@pytest.mark.parametrize("path", ["", "/tide"])
+def test_containerd_pulls_over_tls_with_our_ca_and_below_a_path(run, terminated, upstream, node, tmp_path, path):
+    host, ca = terminated
+    node = configured(run, node, tmp_path / "out", f"https://{host}{path}", "--ca", str(ca))
+    assert fetched(node, upstream.schema2.ref(REGISTRY)) == everything(upstream.schema2)
+
+
+@pytest.mark.real("containerd", "nginx", "openssl")
+@pytest.mark.xdist_group("world")
+def test_without_the_ca_containerd_refuses(run, terminated, upstream, node, tmp_path):
+    node = configured(run, node, tmp_path / "out", f"https://{terminated[0]}")
+    done = node.fetch(upstream.schema2.ref(REGISTRY))
+    assert done.returncode != 0
+    assert "x509" in done.stderr
+
+
+# podman, skopeo, CRI-O
+
+
+@pytest.mark.real("skopeo")
+@pytest.mark.xdist_group("world")
+@pytest.mark.parametrize("client", ["podman", "crio"])
+def test_skopeo_pulls_by_the_original_names(run, cache, upstream, tmp_path, client):
+    (conf,) = written(run, client, TIDEGATE_SERVER_URL=cache.url).values()
+    image = upstream.schema2
+    for number, name in enumerate((REGISTRY, ALIAS, f"{cache.host}/{REGISTRY}")):
+        folder = tmp_path / str(number)
+        done = skopeo("copy", "--all", f"docker://{image.ref(name)}", f"dir:{folder}", registries=conf)
+        assert done.returncode == 0, done.stderr
+        assert copied(folder) == everything(image)
