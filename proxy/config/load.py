@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from typing import Any, NoReturn
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from proxy.config import source, values
+from proxy.config import people, source, values
 from proxy.config.schema import (
     DEFAULT_ALIASES,
     DEFAULT_UPSTREAM,
@@ -24,7 +24,7 @@ from proxy.config.schema import (
     Key,
     Section,
 )
-from proxy.config.settings import Cache, ConfigError, Egress, Log, Secret, Server, Settings, Upstream
+from proxy.config.settings import Auth, Cache, ConfigError, Egress, Log, Secret, Server, Settings, Upstream
 
 DEFAULT_FILE = "/etc/tidegate/tidegate.toml"
 _OPTIONS = {"--listen": "server.listen", "--data": "server.data", "--offline": "server.offline"}
@@ -78,9 +78,10 @@ class _Loader:
             upstreams = {name: replace(upstream, offline=True) for name, upstream in upstreams.items()}
         self._check_shared(upstreams, server["names"])
         self._server_defaults(server, upstreams)
+        auth = self._auth()
         cache = Cache(**self._section("cache"))
         log = Log(**self._section("log"))
-        return Settings(Server(**server), cache, way_out, upstreams, log, self._origins, self._source.name)
+        return Settings(Server(**server), auth, cache, way_out, upstreams, log, self._origins, self._source.name)
 
     def _fail(self, where: str, what: str) -> NoReturn:
         raise ConfigError(f"{where}: {what}")
@@ -211,6 +212,12 @@ class _Loader:
             self._fail(where, f"{label}.proxy holds an account and proxy_username names one; keep proxy_username")
         account = f"{quote(name, safe='')}:{quote(secret.reveal(), safe='')}@" if name else ""
         return Egress(**{**found, "proxy": urlunsplit(url._replace(netloc=account + url.netloc))})
+
+    def _auth(self) -> Auth:
+        found = self._section("auth")
+        if mistake := people.contradiction(found):
+            self._fail(self._origins[f"auth.{mistake[0]}"], mistake[1])
+        return Auth(**found)
 
     def _under(self, name: str, written: str, keys: Section, table: Mapping[str, Any]) -> dict[str, Any]:
         """The keys of an upstream: the file, else the default, which for two of them depends on the name."""

@@ -71,6 +71,8 @@ def error(exchange: Exchange, problem: RegistryError) -> web.Response:
         sent["Retry-After"] = str(problem.retry_after)
     if isinstance(problem, RangeUnsatisfiable):
         sent["Content-Range"] = f"bytes */{problem.size}"
+    if problem.status == 401:
+        sent["WWW-Authenticate"] = 'Basic realm="tidegate"'
     if problem.status == 405:
         sent["Allow"] = "GET, HEAD"
     exchange.error = problem.message
