@@ -191,3 +191,38 @@ def test_what_is_cached_gives_way_to_what_is_pushed(tidegate, far, tmp_path):
         registry = Registry("tidegate", server.url)
         registry.ask("POST", f"/v2/dev/app/blobs/uploads/?digest={digest}", content).expect(201)
         assert server.metrics().total("tidegate_cache_evicted_bytes_total", reason="min_free") > 0
+
+
+def test_only_tools_on_this_machine_may_push_unless_users_are_set(tidegate, tmp_path):
+    server = tidegate(LOCAL, workers=1)
+    registry = Registry("tidegate", server.url)
+    path = "/v2/dev/app/blobs/uploads/"
+    registry.ask("POST", path).expect(202)
+    for sign in ({"X-Forwarded-For": "10.0.0.7"}, {"Via": "1.1 proxy"}, {"Host": "cache.corp"}, {"Origin": "http://x"}):
+        answer = registry.ask("POST", path, **sign).refused(403, "DENIED")
+        assert "only tools on this machine may push" in answer.body.decode(), sign
+    nobody = tidegate({**LOCAL, "auth": {"push": "nobody"}}, workers=1, folder=tmp_path / "nobody")
+    Registry("tidegate", nobody.url).ask("POST", path).refused(403, "DENIED")
+
+
+def test_users_push_and_pull_by_name_and_password(tidegate, tmp_path):
+    import base64
+
+    import bcrypt
+
+    users = tmp_path / "users"
+    users.write_text(f"ci:{bcrypt.hashpw(b'secret', bcrypt.gensalt(4)).decode()}\n")
+    auth = {"push": "users", "pull": "users", "users_file": str(users), "push_names": ["ci=team/*"]}
+    server = tidegate({**LOCAL, "auth": auth}, workers=1)
+    registry = Registry("tidegate", server.url)
+    basic = {"Authorization": f"Basic {base64.b64encode(b'ci:secret').decode()}"}
+    path = "/v2/team/app/blobs/uploads/"
+    answer = registry.ask("POST", path).refused(401, "UNAUTHORIZED")
+    assert answer.header("WWW-Authenticate").startswith("Basic")
+    registry.ask("POST", path, **basic).expect(202)
+    registry.ask("POST", "/v2/other/app/blobs/uploads/", **basic).refused(403, "DENIED")
+    assert registry.ask("GET", "/v2/").status == registry.ask("GET", "/v2/team/app/tags/list").status == 401
+    assert registry.ask("GET", "/v2/", **basic).status == 200
+    assert registry.ask("GET", "/v2/team/app/tags/list", **basic).status == 404
+    wrong = {"Authorization": f"Basic {base64.b64encode(b'ci:wrong').decode()}"}
+    registry.ask("POST", path, **wrong).refused(401, "UNAUTHORIZED")

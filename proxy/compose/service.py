@@ -33,6 +33,7 @@ from proxy.fill.turn import Turns
 from proxy.http.access import AccessLog
 from proxy.http.admin import Admin, Ways
 from proxy.http.app import Api, Front
+from proxy.http.auth import Access
 from proxy.http.guard import Guard
 from proxy.http.keeping import Keeping
 from proxy.http.pushing import Pushing
@@ -114,6 +115,7 @@ class Service:
         self._clients: list[Client] = []
         instance = _instance(data)
         self._memory = Memory(self._board)
+        self._access_rules = Access(settings.auth)
         self._local = self._pushed(data, known) if settings.pushing else None
         router = self._router(instance)
         access = AccessLog(settings.log.format)
@@ -121,7 +123,7 @@ class Service:
         admin.add(self._keeping(router).pages())
         self._access = access
         admin.add(Scrubbing(self._scrubber, self._again.fetch).pages())
-        api = Api(router, instance, admin.public(), self._pushing())
+        api = Api(router, instance, admin.public(), self._access_rules, self._pushing())
         self._guards = [Guard(handle, access, self._legacy) for handle in (api, admin.private)]
         self.public, self.admin = (Front(guard) for guard in self._guards)
         aliases = [alias for upstream in settings.upstreams.values() for alias in upstream.aliases]
@@ -266,6 +268,7 @@ class Service:
             await client.close()
         await self._books.save()
         self._access.flush()
+        self._access_rules.close()
         await asyncio.to_thread(self._index.close)
         await asyncio.to_thread(self._catalogue.close)
         self._pool.shutdown(wait=True)

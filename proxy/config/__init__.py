@@ -9,12 +9,25 @@ Precedence: option, TIDEGATE_<SECTION>_<KEY>, file, default. Every mistake is on
 """
 
 from proxy.config.load import load
-from proxy.config.settings import Cache, ConfigError, Egress, Local, Log, Secret, Server, Settings, Share, Upstream
+from proxy.config.settings import (
+    Auth,
+    Cache,
+    ConfigError,
+    Egress,
+    Local,
+    Log,
+    Secret,
+    Server,
+    Settings,
+    Share,
+    Upstream,
+)
 from proxy.config.show import Row, as_json, render, rows
 from proxy.config.values import duration as parse_duration
 from proxy.config.values import format_size, parse_listen
 
 __all__ = [
+    "Auth",
     "Cache",
     "ConfigError",
     "Egress",

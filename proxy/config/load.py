@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from typing import Any, NoReturn
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from proxy.config import source, values
+from proxy.config import people, source, values
 from proxy.config.schema import (
     DEFAULT_ALIASES,
     DEFAULT_UPSTREAM,
@@ -24,7 +24,7 @@ from proxy.config.schema import (
     Key,
     Section,
 )
-from proxy.config.settings import Cache, ConfigError, Egress, Local, Log, Secret, Server, Settings, Upstream
+from proxy.config.settings import Auth, Cache, ConfigError, Egress, Local, Log, Secret, Server, Settings, Upstream
 
 DEFAULT_FILE = "/etc/tidegate/tidegate.toml"
 _OPTIONS = {"--listen": "server.listen", "--data": "server.data", "--offline": "server.offline"}
@@ -79,11 +79,12 @@ class _Loader:
         self._check_shared(upstreams, server["names"])
         pushing = "local" in self._source.tables or any(name.startswith("TIDEGATE_LOCAL_") for name in self._environ)
         self._server_defaults(server, upstreams, pushing)
+        auth = self._auth()
         cache = Cache(**self._section("cache"))
         local = Local(**self._section("local"))
         log = Log(**self._section("log"))
         return Settings(
-            Server(**server), cache, way_out, upstreams, local, pushing, log, self._origins, self._source.name
+            Server(**server), auth, cache, way_out, upstreams, local, pushing, log, self._origins, self._source.name
         )
 
     def _fail(self, where: str, what: str) -> NoReturn:
@@ -215,6 +216,12 @@ class _Loader:
             self._fail(where, f"{label}.proxy holds an account and proxy_username names one; keep proxy_username")
         account = f"{quote(name, safe='')}:{quote(secret.reveal(), safe='')}@" if name else ""
         return Egress(**{**found, "proxy": urlunsplit(url._replace(netloc=account + url.netloc))})
+
+    def _auth(self) -> Auth:
+        found = self._section("auth")
+        if mistake := people.contradiction(found):
+            self._fail(self._origins[f"auth.{mistake[0]}"], mistake[1])
+        return Auth(**found)
 
     def _under(self, name: str, written: str, keys: Section, table: Mapping[str, Any]) -> dict[str, Any]:
         """The keys of an upstream: the file, else the default, which for two of them depends on the name."""

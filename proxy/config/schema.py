@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from proxy.config import values
+from proxy.config import people, values
 
 _Show = Callable[[Any], str]
 
@@ -52,6 +52,13 @@ SERVER: Section = {
     "drain": Key("30s", values.duration, _duration),
     "unqualified": Key([], values.hosts, values.format_list),
     "offline": Key(False, values.flag, values.format_flag),
+}
+AUTH: Section = {
+    "push": Key("loopback", values.choice("loopback", "nobody", "users")),
+    "pull": Key("anyone", values.choice("anyone", "users")),
+    "users_file": Key("", values.path),
+    "push_names": Key([], people.grants, values.format_list),
+    "trusted_proxies": Key([], people.networks, values.format_list),
 }
 CACHE: Section = {
     "max_size": Key("50GiB", values.share, values.show_share),
@@ -100,7 +107,14 @@ UPSTREAM: Section = {
 }
 SECRETS = frozenset({"password", "proxy_password"})  # each also as <key>_file
 
-SECTIONS: Mapping[str, Section] = {"server": SERVER, "cache": CACHE, "egress": EGRESS, "local": LOCAL, "log": LOG}
+SECTIONS: Mapping[str, Section] = {
+    "server": SERVER,
+    "auth": AUTH,
+    "cache": CACHE,
+    "egress": EGRESS,
+    "local": LOCAL,
+    "log": LOG,
+}
 
 DEFAULT_UPSTREAM = "registry.k8s.io"
 DEFAULT_ALIASES: Mapping[str, list[str]] = {DEFAULT_UPSTREAM: ["k8s.gcr.io"]}  # the frozen old name of the same content

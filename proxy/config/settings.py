@@ -55,6 +55,18 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
+class Auth:
+    """Who may push and pull. `users_file` is absolute, or empty where no user is asked for; `push_names` holds
+    "user=pattern" (empty: every user every name), `trusted_proxies` networks."""
+
+    push: Literal["loopback", "nobody", "users"]
+    pull: Literal["anyone", "users"]
+    users_file: str
+    push_names: tuple[str, ...]
+    trusted_proxies: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Share:
     """So many bytes, or where `fraction` is not zero that part of the file system."""
 
@@ -171,6 +183,7 @@ class Settings:
     "/etc/x.toml:12", a variable's or an option's name."""
 
     server: Server
+    auth: Auth
     cache: Cache
     egress: Egress
     upstreams: Mapping[str, Upstream]

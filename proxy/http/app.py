@@ -16,6 +16,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from proxy.errors import RegistryError, RequestInvalid, Unsupported
 from proxy.http import handlers, respond
+from proxy.http.auth import Access
 from proxy.http.exchange import Exchange
 from proxy.http.pushing import Pushing
 from proxy.oci import calls
@@ -36,7 +37,11 @@ _quiet.propagate = False  # its lines quote the start of what could not be parse
 class Api:
     """Requests of the registry API, and the few pages beside it."""
 
-    def __init__(self, router: Router, instance: str, pages: dict[str, Page], pushes: Pushing | None = None) -> None:
+    def __init__(
+        self, router: Router, instance: str, pages: dict[str, Page], access: Access, pushes: Pushing | None = None
+    ) -> None:
+        self._access = access
+        self._guarded = access.guarded
         self._router = router
         self._instance = instance
         self._pages = pages
@@ -53,6 +58,8 @@ class Api:
         handlers.describe(exchange, asked.call)
         match asked.call:
             case Ping():
+                if self._guarded:
+                    self._access.may_ping(await self._access.caller(request))
                 return respond.document(exchange, {}, "application/json")
             case ListRepositories():
                 return await self._catalog(exchange, asked, asked.call)
@@ -62,10 +69,14 @@ class Api:
         if via:
             handlers.check_loop(via, self._instance)
         if isinstance(asked.call, GetBlob | GetManifest | ListTags | ListReferrers):
+            if self._guarded:
+                self._access.may_pull(await self._access.caller(request), route.repo)
             return await handlers.answer(exchange, asked, asked.call, route, Ask(route.repo, time.time(), via))
         return await self._push(exchange, asked, asked.call, route)
 
     async def _catalog(self, exchange: Exchange, asked: calls.Request, call: ListRepositories) -> web.StreamResponse:
+        if self._guarded:
+            self._access.may_pull(await self._access.caller(exchange.request), "the catalog")
         assert self._pushes is not None, "without it nothing is parsed as a catalog"
         return handlers.catalog(exchange, asked, call, await self._pushes.repositories())
 
@@ -75,7 +86,8 @@ class Api:
             name = getattr(asked.call, "name", "")
             raise Unsupported(f"{name} is a mirror and read-only: push to the registry it mirrors")
         exchange.upstream = self._pushes.name
-        await self._pushes.check(exchange, call, route)
+        self._access.may_push(await self._access.caller(exchange.request), route.repo)
+        await self._pushes.check(call, route)
         return await self._pushes.answer(exchange, asked, call, route.repo)
 
     def _parse(self, method: str, raw_path: str, host: str) -> tuple[calls.Request, Route | None]:

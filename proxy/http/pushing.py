@@ -64,8 +64,8 @@ class Pushing:
         """Everything that was pushed here. Raises OSError."""
         return await self._local.repositories()
 
-    async def check(self, exchange: Exchange, call: Push, route: Route) -> None:
-        """Whether the name is ours, and who asks may push to it. Raises Denied, Unauthorized."""
+    async def check(self, call: Push, route: Route) -> None:
+        """Whether the name is ours. Raises Denied."""
         if route.asks and isinstance(call, StartUpload | PutManifest):
             await self._ownership.check(route.repo)
 

@@ -48,8 +48,11 @@ def docker_registry(folder: Path, remote: str | None = None) -> Iterator[Served]
 
 
 @contextmanager
-def nginx(folder: Path, static: Path) -> Iterator[Served]:
-    """Serves the files of `static` as a CDN does: ranges, no ETag, and a log of `method uri status bytes` lines."""
+def nginx(folder: Path, static: Path, locations: str = "") -> Iterator[Served]:
+    """Serves the files of `static` as a CDN does: ranges, no ETag, and a log of `method uri status bytes` lines.
+
+    `locations` are further lines of its server.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     host = f"127.0.0.1:{free_port()}"
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -68,6 +71,7 @@ def nginx(folder: Path, static: Path) -> Iterator[Served]:
                 listen {host};
                 location = /up {{ access_log off; return 200 "up"; }}
                 location / {{ root {static}; }}
+                {locations}
             }}
         }}
         """)
