@@ -171,7 +171,7 @@ async def test_leftover_parts_count_as_bytes_on_the_way_to_the_limit(world):
 
 async def test_files_without_rows_are_counted_and_rows_without_files_go(world, caplog):
     caplog.set_level(logging.INFO)
-    digests = [await world.keep(seed) for seed in range(3)]
+    digests = [await world.keep(seed, days=1) for seed in range(3)]
     os.utime(world.store.files.path(digests[0]), (5000.0, 5000.0))
     world.catalogue.remove([world.catalogue.get(str(digest)) for digest in digests[:2]])
     os.unlink(world.store.files.path(digests[2]))
@@ -181,6 +181,13 @@ async def test_files_without_rows_are_counted_and_rows_without_files_go(world, c
     assert world.catalogue.sums() == (2 * SIZE, 2)
     assert world.catalogue.get(str(digests[0])).used == 5000.0
     assert world.catalogue.get(str(digests[2])) is None
+
+
+def test_a_young_row_may_wait_for_its_file(world):
+    digest = str(Digest.of(b"on its way"))
+    world.catalogue.add(digest, SIZE)
+    census.count(world.store.files, world.catalogue)
+    assert world.catalogue.get(digest) is not None
 
 
 def test_the_census_of_nothing(world):
