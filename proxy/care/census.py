@@ -26,7 +26,7 @@ _REST = 19
 """Rests are so many times as long as the work between them: a twentieth of one processor, less on a busy machine."""
 _YOUNG = 60.0
 """Seconds: a row stands before its file does, so one this young may be of a blob that another worker is putting in its
-place right now. Taken for lost, it left a file that nobody counts, in 2 of 40 starts under fills."""
+place right now. Taken for lost, it left a file that nobody counts: in 2 of 40 runs of a test that fills at start."""
 _log = logging.getLogger("tidegate.care")
 
 
