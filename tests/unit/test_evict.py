@@ -217,6 +217,13 @@ async def test_files_without_rows_are_counted_and_rows_without_files_go(world, c
     assert world.catalogue.get(str(digests[2])) is None
 
 
+def test_a_young_row_may_wait_for_its_file(world):
+    digest = str(Digest.of(b"on its way"))
+    world.catalogue.add(digest, SIZE)
+    census.count(world.store.files, world.catalogue)
+    assert world.catalogue.get(digest) is not None
+
+
 def test_the_census_of_nothing(world):
     census.count(world.store.files, world.catalogue)
     assert world.catalogue.sums() == (0, 0)
