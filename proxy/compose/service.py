@@ -118,16 +118,19 @@ class Service:
         self._access_rules = Access(settings.auth)
         self._local = self._pushed(data, known) if settings.pushing else None
         router = self._router(instance)
-        access = AccessLog(settings.log.format)
-        admin = self._admin(instance)
-        admin.add(self._keeping(router).pages())
-        self._access = access
-        admin.add(Scrubbing(self._scrubber, self._again.fetch).pages())
-        api = Api(router, instance, admin.public(), self._access_rules, self._pushing())
-        self._guards = [Guard(handle, access, self._legacy) for handle in (api, admin.private)]
+        self._access = AccessLog(settings.log.format)
+        self._guards = self._doors(router, instance)
         self.public, self.admin = (Front(guard) for guard in self._guards)
         aliases = [alias for upstream in settings.upstreams.values() for alias in upstream.aliases]
         metrics.prepare([*settings.upstreams, *([local.NAME] if self._local else [])], aliases, __version__)
+
+    def _doors(self, router: Router, instance: str) -> list[Guard]:
+        """What the port answers, and what the admin socket does."""
+        admin = self._admin(instance)
+        admin.add(self._keeping(router).pages())
+        admin.add(Scrubbing(self._scrubber, self._again.fetch).pages())
+        api = Api(router, instance, admin.public(), self._access_rules, self._pushing())
+        return [Guard(handle, self._access, self._legacy) for handle in (api, admin.private)]
 
     def _out(self, folder: str) -> tuple[Ways, Mapping[str, Pace]]:
         """What the machine knows of each upstream's ways, one a URL, and how fast those may be that have a limit."""
