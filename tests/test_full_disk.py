@@ -148,6 +148,28 @@ def test_names_are_answered_too(server, far, small):
     assert not [line for line in server.stderr.splitlines() if "Traceback" in line]
 
 
+def test_a_disk_that_became_read_only(server, far, small):
+    image = far.add_image("pause", "3.9", b"layer")
+    fresh = far.add_image("pause", "3.8", b"another")
+    content, path = add(far)
+    assert get(server, "/v2/pause/manifests/3.9").body == image.manifest
+    with small.read_only():
+        for _ in range(2):
+            assert get(server, path).is_blob(content)
+        assert get(server, "/v2/pause/manifests/3.9").body == image.manifest
+        assert get(server, "/v2/pause/manifests/3.8").body == fresh.manifest
+        assert get(server, f"/v2/pause/manifests/{fresh.digest}").body == fresh.manifest
+        assert get(server, "/v2/pause/manifests/none").status == 404
+        assert get(server, path, "HEAD").status == 200
+        assert "passed through" in ready(server)
+        far.refusing = True
+        assert get(server, "/v2/pause/manifests/3.9").body == image.manifest
+        far.refusing = False
+    until(lambda: get(server, path).is_blob(content) and finished(server, path.rpartition("/")[2]).exists(), 20)
+    until(lambda: ready(server) == "ok\n", 30)
+    assert "Traceback" not in server.stderr
+
+
 def test_an_upstream_that_says_no_is_heard_through_a_full_disk(server, far, small):
     small.fill()
     content, path = add(far)

@@ -58,12 +58,17 @@ class Turns:
             found = look()
             return found if found is not None else await act()
         finally:
-            held.release()
+            if held is not None:
+                held.release()
 
-    async def _take(self, key: str) -> Hold:
+    async def _take(self, key: str) -> Hold | None:
+        """The turn; None on a disk that takes no lock file, where every process asks for itself."""
         path = os.path.join(self._folder, hashlib.sha256(key.encode()).hexdigest()[:32])
-        while (held := hold_named(path)) is None:
-            await asyncio.sleep(_POLL)
+        try:
+            while (held := hold_named(path)) is None:
+                await asyncio.sleep(_POLL)
+        except OSError:
+            return None
         return held
 
     async def close(self) -> None:

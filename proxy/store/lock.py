@@ -32,8 +32,13 @@ def try_shared(fd: int) -> bool:
 
 @contextmanager
 def briefly(path: str) -> Iterator[None]:
-    """Hold `path` exclusively for a few microseconds of arithmetic; waits for others who do the same."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Hold `path` exclusively for a few microseconds of arithmetic; waits for others who do the same. A disk that
+    takes no lock file (read-only, full) costs the exclusion: a step of the arithmetic may be lost."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        yield
+        return
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield

@@ -23,6 +23,16 @@ class Disk:
         if leave:
             os.truncate(self._filler, max(0, self._filler.stat().st_size - leave))
 
+    @contextmanager
+    def read_only(self) -> Iterator[None]:
+        """Everything that is opened meanwhile can only be read, as after a remount because of an error."""
+        subprocess.run(["mount", "--bind", self.path, self.path], check=True)
+        try:
+            subprocess.run(["mount", "-o", "remount,bind,ro", self.path], check=True)
+            yield
+        finally:
+            subprocess.run(["umount", "--lazy", self.path], check=True)
+
     def free(self) -> None:
         """Give back what `fill` has used."""
         self._filler.unlink()
