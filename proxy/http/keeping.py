@@ -120,7 +120,7 @@ def _not_pinned(pins: Pins, image: str, name: str) -> str:
     sets = pins.sets()
     what = f"{image} is not pinned{f' in {name}' if name else ''}" if image else f"there is no set {name}"
     if not sets:
-        return f"{what}; nothing is"
+        return f"{what}; nothing is pinned"
     if not image:
         return f"{what}; there are {', '.join(sets)}"
     names = [pin.reference for each, found in sets.items() if name in ("", each) for pin in found]
