@@ -382,7 +382,7 @@ def test_progress_is_plain_lines_in_a_pipe(tidegate, far):
 def test_unpin_of_what_is_not_pinned_names_what_is(tidegate, far):
     far.add_image("app", "1", b"app")
     server = tidegate(quick(far.url), workers=2)
-    assert command(server, "unpin", "app:1") == (1, "", "app:1 is not pinned; nothing is\n")
+    assert command(server, "unpin", "app:1") == (1, "", "app:1 is not pinned; nothing is pinned\n")
     pinned(server, "app:1", "--set", "spring")
     pinned(server, "app:1", "--set", "autumn")
     said = f"app:2 is not pinned; pinned are {NAME}/app:1, {NAME}/app:1\n"
