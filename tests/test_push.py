@@ -12,6 +12,7 @@ from tests.conformance import content as make
 from tests.conformance.client import Registry
 from tests.fakes import Status
 from tests.real.disk import disk
+from tests.real.processes import NotStarted
 from tests.real.tools import insecure, skopeo, skopeo_copy
 from tests.support import MIB, get, kept, noise, quick, until
 from tests.test_eviction import age
@@ -222,3 +223,18 @@ def test_users_push_and_pull_by_name_and_password(tidegate, tmp_path):
     assert registry.ask("GET", "/v2/team/app/tags/list", **basic).status == 404
     wrong = {"Authorization": f"Basic {base64.b64encode(b'ci:wrong').decode()}"}
     registry.ask("POST", path, **wrong).refused(401, "UNAUTHORIZED")
+
+
+def test_pushed_content_of_a_later_format_is_refused_and_left_alone(tidegate, tmp_path):
+    server = tidegate(LOCAL, workers=1)
+    pushed = make.image()
+    Registry("tidegate", server.url).repository("dev/app").push_all(pushed, "1")
+    assert server.stop() == 0
+    mark = server.data / "local" / "format"
+    assert mark.read_text() == "1\n"
+    mark.write_text("2\n")
+    with pytest.raises(NotStarted, match="holds pushed content of format '2', and this release reads 1"):
+        tidegate(LOCAL, workers=1, data=server.data, folder=tmp_path / "refused")
+    mark.write_text("1\n")
+    again = tidegate(LOCAL, workers=1, data=server.data, folder=tmp_path / "again")
+    assert Registry("tidegate", again.url).ask("GET", "/v2/dev/app/manifests/1").status == 200

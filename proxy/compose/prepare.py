@@ -13,9 +13,12 @@ from proxy.errors import StartError
 from proxy.http.auth import Access
 from proxy.store import index
 from proxy.store.board import Board
+from proxy.store.links import Links
 from proxy.store.parts import Parts
 from proxy.upstream.egress import tls_context
 
+PUSHED_FORMAT = 1
+"""Of blobs and links below local/. It does not change within a major version."""
 _log = logging.getLogger("tidegate")
 
 
@@ -34,6 +37,8 @@ def prepare(settings: Settings) -> None:
         with open(os.path.join(data, "run", "instance"), "w", encoding="ascii") as file:
             file.write(f"tidegate-{secrets.token_hex(4)}")
         _check_trust(settings)
+        if settings.pushing:
+            _check_format(os.path.join(data, "local"))
     except OSError as error:
         raise StartError(
             f"{data} cannot be used: {error.strerror or error}; use --data with a folder of your own"
@@ -52,3 +57,17 @@ def _check_trust(settings: Settings) -> None:
             egress, cause = upstream.egress, error.strerror or error
             files = " and ".join(name for name in ("ca_file", "cert_file", "key_file") if getattr(egress, name))
             raise StartError(f"[egress] {files} cannot be used: {cause}; it must name PEM files") from error
+
+
+def _check_format(folder: str) -> None:
+    """What was pushed is nobody else's copy: a format from the future is refused, never set aside. Raises StartError,
+    OSError."""
+    kept = Links(folder)
+    said = kept.get("format")
+    if said is None:
+        kept.put(f"{PUSHED_FORMAT}\n", "format")
+    elif said.strip() != str(PUSHED_FORMAT):
+        raise StartError(
+            f"{folder} holds pushed content of format {said.strip()[:20]!r}, and this release reads {PUSHED_FORMAT}:"
+            " start the release that wrote it; nothing was changed"
+        )
