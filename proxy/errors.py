@@ -18,21 +18,21 @@ class StartError(Exception):
 
 
 class RegistryError(Exception):
-    """An answer above 399. `message` is one sentence; `detail` goes into the body only."""
+    """An answer above 399. `message` is one sentence; `by` the registry it is about, where only who raises it knows."""
 
     code: ClassVar[str] = "UNKNOWN"
     status: ClassVar[int] = 500
     result: ClassVar[str] = "error"
 
-    def __init__(self, message: str, *, detail: str = "", retry_after: int | None = None) -> None:
+    def __init__(self, message: str, *, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.message = message
-        self.detail = detail
         self.retry_after = retry_after
+        self.by = ""
 
-    def body(self) -> bytes:
-        """The OCI error document."""
-        return json.dumps({"errors": [{"code": self.code, "message": self.message, "detail": self.detail}]}).encode()
+    def body(self, detail: str = "") -> bytes:
+        """The OCI error document; `detail` is what only somebody who reads the body sees."""
+        return json.dumps({"errors": [{"code": self.code, "message": self.message, "detail": detail}]}).encode()
 
     def reason(self) -> str:
         """The reason phrase: printable ASCII, one line, at most 200 characters."""
@@ -159,10 +159,8 @@ class Unavailable(RegistryError):
 
     code, status = "UNAVAILABLE", 503
 
-    def __init__(
-        self, message: str, *, detail: str = "", retry_after: int | None = 5, label: str = "other", pause: int = 0
-    ) -> None:
-        super().__init__(message, detail=detail, retry_after=retry_after)
+    def __init__(self, message: str, *, retry_after: int | None = 5, label: str = "other", pause: int = 0) -> None:
+        super().__init__(message, retry_after=retry_after)
         self.label = label
         self.pause = pause
 

@@ -22,9 +22,10 @@ Start = Callable[..., Tidegate]
 LAYER = b"layer" * 5000
 
 
-def _get(url: str) -> tuple[str, bytes]:
+def _get(url: str, **headers: str) -> tuple[str, bytes]:
     """The status line with its reason, and the body."""
-    head, _, body = curl("-si", url).stdout.partition(b"\r\n\r\n")
+    given = [word for name, value in headers.items() for word in ("-H", f"{name}: {value}")]
+    head, _, body = curl("-si", *given, url).stdout.partition(b"\r\n\r\n")
     return head.split(b"\r\n")[0].decode(), body
 
 
@@ -173,10 +174,11 @@ def test_the_old_name_is_served_from_the_same_store_and_who_asks_is_known(tidega
         asked = len(origin.log)
         assert _get(f"{server.url}/v2/pause/manifests/3.9?ns=k8s.gcr.io")[1] == image.manifest
         assert _get(f"{server.url}/v2/k8s.gcr.io/pause/manifests/3.9")[1] == image.manifest
+        assert _get(f"{server.url}/v2/pause/manifests/3.9", Host="k8s.gcr.io")[1] == image.manifest
         assert len(origin.log) == asked
-        assert server.metrics().total("tidegate_legacy_requests_total", alias="k8s.gcr.io") == 2
+        assert server.metrics().total("tidegate_legacy_requests_total", alias="k8s.gcr.io") == 3
         (row,) = json.loads(_command("legacy", "--data", str(server.data), "--json"))
-        assert (row["client"], row["image"], row["count"]) == ("127.0.0.1", "k8s.gcr.io/pause:3.9", 2)
+        assert (row["client"], row["image"], row["count"]) == ("127.0.0.1", "k8s.gcr.io/pause:3.9", 3)
         assert server.stop() == 0
         assert "k8s.gcr.io/pause:3.9" in _command("legacy", "--data", str(server.data))
         assert " by k8s.gcr.io" in server.stdout

@@ -69,11 +69,24 @@ def test_a_dead_upstream_is_named_with_the_cause(tidegate, dead, said):
     assert "503 tidegate: 127.0.0.1: no connection: Connection refused" in text
 
 
+def test_the_body_names_the_upstream_and_what_to_do(tidegate, dead):
+    [problem] = json.loads(get(tidegate(upstream_config(dead)), "/v2/app/manifests/v1").body)["errors"]
+    assert problem["detail"].startswith(f"upstream {REGISTRY}: run `tidegate doctor`")
+
+
+def test_of_several_registries_the_one_that_failed_is_named(tidegate, dead):
+    settings = {**upstream_config(dead), "local": {"names": []}, "server": {"unqualified": ["local", REGISTRY]}}
+    [problem] = json.loads(get(tidegate(settings), "/v2/app/manifests/v1").body)["errors"]
+    assert problem["detail"].startswith(f"upstream {REGISTRY}: run `tidegate doctor`")
+
+
 def test_an_upstream_that_throttles_is_no_missing_image(cache, far, said):
     far.fault("/v2/", Status(429, {"Retry-After": "7"}))
     assert "503 tidegate: 127.0.0.1 is throttling (429)" in said(cache, "app:v1")
     got = get(cache, "/v2/app/manifests/v1")
     assert (got.status, got.headers["Retry-After"]) == (503, "7")
+    [problem] = json.loads(got.body)["errors"]
+    assert problem["detail"].startswith(f"upstream {REGISTRY}: it asks for fewer requests")
 
 
 def test_an_upstream_that_refuses_is_named(cache, far, said):

@@ -38,16 +38,20 @@ class Outcomes:
     def refusal(self, key: str, arrived: float) -> RegistryError | None:
         """The error that answers a request for `key` which arrived at `arrived`, None when it must be asked."""
         match self._row(f"r:{key}"):
-            case [int() | float() as refused_at, str(kind), str(message), int() | None as retry_after]:
-                if policy.refusal_counts(refused_at, arrived):
-                    return _KINDS.get(kind, Unavailable)(message, retry_after=retry_after)
+            case [int() | float() as at, str(kind), str(message), int() | None as again, str(label)]:
+                if policy.refusal_counts(at, arrived):
+                    known = _KINDS.get(kind)
+                    if known is not None:
+                        return known(message, retry_after=again)
+                    return Unavailable(message, retry_after=again, label=label)
         return None
 
     async def refuse(self, key: str, error: RegistryError) -> None:
         """Remember that `key` was refused now. A loop is the fault of whoever asked, and of nobody else: it is not
         remembered."""
         if not isinstance(error, LoopDetected):
-            row = [self._clock(), type(error).__name__, error.message, error.retry_after]
+            label = error.label if isinstance(error, Unavailable) else ""
+            row = [self._clock(), type(error).__name__, error.message, error.retry_after, label]
             await self._write(f"r:{key}", json.dumps(row))
 
     def mismatches(self, key: str, arrived: float) -> int:

@@ -18,6 +18,7 @@ from typing import Any
 from aiohttp import web
 
 from proxy.errors import BodyBroken, RangeUnsatisfiable, RegistryError, Unauthorized, Unsupported, UploadOutOfOrder
+from proxy.http import advice
 from proxy.http.exchange import Exchange
 from proxy.oci.ranges import Span
 from proxy.ports import Filling
@@ -78,7 +79,9 @@ def error(exchange: Exchange, problem: RegistryError) -> web.Response:
     if isinstance(problem, Unauthorized):
         sent["WWW-Authenticate"] = 'Basic realm="tidegate"'
     exchange.error = problem.message
-    return whole(exchange, problem.body(), sent, problem.status, problem.reason())
+    return whole(
+        exchange, problem.body(advice.detail(problem, exchange.upstream)), sent, problem.status, problem.reason()
+    )
 
 
 def not_modified(exchange: Exchange, sent: Mapping[str, str]) -> web.Response:

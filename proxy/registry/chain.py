@@ -75,6 +75,9 @@ class Unqualified:
                     raise  # a repository that holds anything of ours is ours altogether
                 refusal = refusal or error
                 continue
+            except RegistryError as error:
+                error.by = registry.name
+                raise
             if self._index.get(f"o:{ask.repo}") != registry.name:
                 await self._index.note({f"o:{ask.repo}": registry.name})
             return replace(answer, by=registry.name)

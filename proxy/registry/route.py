@@ -1,8 +1,9 @@
 """Which registry answers for a name: the table of contract, nothing is ever dialled because a client named it.
 
-In this order: (1) containerd's `ns`, unless it is one of our own names; (2) the Host a client asked; (3) the first
-segment of the path; (4) a first segment that looks like a host and is none of ours is refused by name; (5) whoever
-answers for unqualified names.
+In this order: (1) containerd's `ns`, unless it is one of our own names; (2) the Host a client asked, where that is an
+upstream's name, an alias or one of its `hosts` (so a network whose DNS points an old name here changes no manifest);
+(3) the first segment of the path; (4) a first segment that looks like a host and is none of ours is refused by name;
+(5) whoever answers for unqualified names.
 """
 
 from collections.abc import Iterable, Mapping
@@ -55,6 +56,7 @@ class Router:
         self._own = frozenset(own)
         for upstream, registry in upstreams:
             self._add(upstream, registry)
+        self._hosts = self._names | self._hosts
         # Several registries behind unqualified names know a repository by different names: the chain sees to it.
         alone = unqualified is not None and not isinstance(unqualified, Unqualified)
         library = alone and unqualified is not None and unqualified.name == DOCKER_HUB

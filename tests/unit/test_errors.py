@@ -22,7 +22,7 @@ def test_any_sentence_is_one_printable_ascii_line(message):
     reason = RegistryError(message).reason()
     assert len(reason) <= 200
     assert all(" " <= c <= "~" for c in reason)
-    assert json.loads(RegistryError(message, detail=message).body())["errors"][0]["code"] == "UNKNOWN"
+    assert json.loads(RegistryError(message).body(message))["errors"][0]["code"] == "UNKNOWN"
 
 
 def test_a_long_sentence_says_that_it_was_cut():

@@ -56,7 +56,9 @@ ROUTES = {
     "host before prefix": ("images.corp:8080", None, "docker.io/a", "quay.io", "docker.io/a", ""),
     "own ns, then host": ("images.corp:8080", "mirror.corp", "a", "quay.io", "a", ""),
     "host that is none": ("bad host\r\n", None, "pause", "registry.k8s.io", "pause", ""),
-    "upstream's name as host": ("quay.io", None, "a", "registry.k8s.io", "a", ""),
+    "upstream's name as host": ("quay.io", None, "a", "quay.io", "a", ""),
+    "old name as host": ("K8S.gcr.io:443", None, "pause", "registry.k8s.io", "pause", "k8s.gcr.io"),
+    "another host": ("gcr.io", None, "pause", "registry.k8s.io", "pause", ""),
     # (3) the first segment is an upstream, alias or prefix
     "prefix": ("", None, "quay.io/coreos/etcd", "quay.io", "coreos/etcd", ""),
     "short prefix": ("", None, "k8s/sig/a", "registry.k8s.io", "sig/a", ""),
