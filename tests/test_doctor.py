@@ -100,6 +100,17 @@ async def test_all_well(look: Look, origin: Origin, tmp_path: Path) -> None:
     has(text, "ok hop 3 127.0.0.1 blob 206", "ok range 127.0.0.1 sends the part", "All well.")
 
 
+async def test_an_image_without_layers(look: Look, origin: Origin) -> None:
+    config_ = origin.add_blob("pause", b"{}")
+    about = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config_, "size": 2}
+    media_type = "application/vnd.oci.image.manifest.v1+json"
+    document = {"schemaVersion": 2, "mediaType": media_type, "config": about, "layers": []}
+    origin.add_manifest("pause", "3.9", json.dumps(document).encode(), media_type)
+    text = await look(origin.url)
+    has(text, "- throughput, range the image has no layer to try", "All well.")
+    assert text.count("throughput") == 1
+
+
 async def test_a_name_is_resolved_and_a_redirect_is_a_hop(look: Look, origin: Origin) -> None:
     digest = image(origin)
     async with Origin() as cdn:

@@ -103,7 +103,7 @@ def test_only_the_chosen_platforms(tidegate, far):
     assert status == 1
     assert "there is no linux/ppc64le of it; there are linux/amd64, linux/arm64, linux/s390x" in output
     status, output, errors = command(server, "pin", "pause:3", "--platform", "amd64")
-    assert (status, output) == (1, "")
+    assert (status, output) == (2, "")
     assert errors == "'amd64' is not a platform such as linux/amd64 or linux/arm/v7\n"
 
 
@@ -143,7 +143,10 @@ def test_a_list_from_kubeadm_and_names_as_people_write_them(tidegate, far):
     ]
     status, output, errors = command(server, "pin", "-", stdin="pause:3.9\nkube-apiserver\n")
     assert (status, output) == (2, "")
-    assert errors == "standard input: line 2 names no image: 'kube-apiserver'; see tidegate pin --help\n"
+    assert (
+        errors
+        == "standard input: line 2 names no image: 'kube-apiserver'; write its tag too; see tidegate pin --help\n"
+    )
 
 
 def test_by_digest_and_a_tag_that_moves(tidegate, far):
@@ -388,7 +391,7 @@ def test_unpin_of_what_is_not_pinned_names_what_is(tidegate, far):
     said = f"app:2 is not pinned; pinned are {NAME}/app:1, {NAME}/app:1\n"
     assert command(server, "unpin", "app:2") == (1, "", said)
     assert command(server, "unpin", "--set", "x") == (1, "", "there is no set x; there are autumn, spring\n")
-    assert command(server, "unpin", "--set", "../x")[0] == 1
+    assert command(server, "unpin", "--set", "../x")[0] == 2
     assert command(server, "unpin", "app:1", "--set", "spring")[0] == 0
     assert [row["pinned"] for row in ls(server)] == [["autumn"]]
     status, output, _ = command(server, "unpin", "app:1", "--json")
@@ -515,11 +518,16 @@ def test_rm_leaves_what_is_being_read(tidegate, far):
     assert names(digest) == here(server)
 
 
-@pytest.mark.parametrize("words", [("pin", "UPPER:1"), ("rm", "a b"), ("unpin", "x@sha256:1"), ("ls", "//")])
-def test_names_that_are_none_are_one_line(tidegate, far, words):
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [(("pin", "UPPER:1"), 1), (("rm", "a b"), 1), (("unpin", "x@sha256:1"), 2), (("ls", "//"), 2)],
+    ids=["pin", "rm", "unpin", "ls"],
+)
+def test_names_that_are_none_are_one_line(tidegate, far, words, expected):
+    """A list goes on after a wrong name; where one name is all there is, it is wrong usage."""
     server = tidegate(quick(far.url), workers=1)
     status, output, errors = command(server, *words)
-    assert status == 1
+    assert status == expected
     assert "Traceback" not in output + errors
     assert (output + errors).count("\n") == 1
 

@@ -32,19 +32,20 @@ def since(rows: Iterable[Row], seconds: float, now: float) -> list[Row]:
     return [row for row in rows if now - row["last"] <= seconds]
 
 
-def with_expected(rows: Iterable[Row]) -> list[Row]:
-    """The rows, and one more for each expected pattern not seen yet; `note` says where it comes from."""
-    rows = list(rows)
+def expected(rows: Iterable[Row]) -> list[Row]:
+    """A row for each expected pattern that is not among these; `note` says where it comes from."""
     seen = {row["host"] for row in rows}
     blank = {"upstream": "registry.k8s.io", "hop": "expected", "count": 0, "failed": 0, "bytes": 0, "status": 0}
     return [
-        *rows,
-        *(
-            {**blank, "host": host, "error": "", "first": 0.0, "last": 0.0, "note": f"{what}; {_NOT_PROMISED}"}
-            for host, what in EXPECTED
-            if not any(fnmatch(name, host) for name in seen)
-        ),
+        {**blank, "host": host, "error": "", "first": 0.0, "last": 0.0, "note": f"{what}; {_NOT_PROMISED}"}
+        for host, what in EXPECTED
+        if not any(fnmatch(name, host) for name in seen)
     ]
+
+
+def notice(missing: Sequence[Row]) -> str:
+    """What is to be known of expected hosts where only their names are printed."""
+    return f"{', '.join(row['host'] for row in missing)}: not seen yet; {_NOT_PROMISED}"
 
 
 def hosts(rows: Iterable[Row]) -> list[str]:

@@ -19,7 +19,7 @@ from proxy.cli import doctor, egress, keep, legacy, scrub
 from proxy.cli import status as status_screen
 from proxy.cli.client_config import client_config
 from proxy.cli.options import any_command, load, wants_json
-from proxy.cli.talk import NotRunning, ask
+from proxy.cli.talk import NotRunning, WrongUsage, ask
 from proxy.errors import StartError
 
 _TOP = """\
@@ -60,6 +60,8 @@ def _guarded() -> int:
     except click.UsageError as error:
         about = error.ctx.command_path if error.ctx else "tidegate"
         return _fail(f"{error.format_message().rstrip('.')}; see {about} --help", 2)
+    except (config.WrongOption, WrongUsage) as error:
+        return _fail(str(error), 2)
     except (config.ConfigError, StartError) as error:
         return _fail(str(error), 1)
     except (click.Abort, KeyboardInterrupt):
@@ -148,13 +150,19 @@ def egress_(context: click.Context, data: str | None, form: str | None, since: s
         seconds = config.parse_duration(since) if since else float("inf")
     except ValueError as error:
         raise click.UsageError(f"--since {error}", context) from None
-    rows = egress.since(_ledger(settings.server.data, expected), seconds, time.time())
-    rows = egress.with_expected(rows) if expected else rows
-    if context.obj.get("json"):
+    if form and wants_json(context):
+        raise click.UsageError(f"--{form} and --json are two forms of one answer: choose one", context)
+    rows = _ledger(settings.server.data, expected)
+    # What is expected and not seen yet is decided by the whole ledger: a host seen last month is no surprise.
+    missing = egress.expected(rows) if expected else []
+    rows = [*egress.since(rows, seconds, time.time()), *missing]
+    if wants_json(context):
         click.echo(json.dumps(rows, indent=2))
-    else:
-        text = {"list": lambda: "\n".join(egress.hosts(rows)), "toml": lambda: egress.toml(rows)}
-        click.echo(text.get(form or "", lambda: egress.table(rows))())
+        return 0
+    text = {"list": lambda: "\n".join(egress.hosts(rows)), "toml": lambda: egress.toml(rows)}
+    click.echo(text.get(form or "", lambda: egress.table(rows))())
+    if form == "list" and missing:
+        click.echo(egress.notice(missing), err=True)  # beside the list: what reads the list reads host names alone
     return 0
 
 

@@ -22,19 +22,23 @@ STREAM_PATIENCE = 120.0
 """Seconds between two lines of a stream; the service says something every few seconds."""
 
 
+class WrongUsage(StartError):
+    """The service cannot understand what was asked."""
+
+
 class NotRunning(StartError):
     """Nobody listens on the admin socket."""
 
 
 def ask(data: str, path: str, *, seconds: float = _PATIENCE, method: str = "GET", **query: str) -> Any:
-    """The JSON a running service answers; `query` goes into the URL. Raises NotRunning, StartError."""
+    """The JSON a running service answers; `query` goes into the URL. Raises NotRunning, WrongUsage, StartError."""
     with _answer(data, method, _target(path, query), None, seconds) as answer:
         return json.loads(answer.read())
 
 
 def stream(data: str, path: str, body: Any) -> Iterator[dict[str, Any]]:
-    """POST `body`, then one document a line for as long as the work takes. Raises NotRunning, StartError; one that
-    ends without `"done": true` was cut off, and is a StartError too."""
+    """POST `body`, then one document a line as long as the work takes. Raises NotRunning, WrongUsage, StartError; one
+    that ends without `"done": true` was cut off, and is a StartError too."""
     with _answer(data, "POST", path, json.dumps(body).encode(), STREAM_PATIENCE) as answer:
         for line in answer:
             document = json.loads(line)
@@ -59,7 +63,7 @@ def _answer(data: str, method: str, target: str, body: bytes | None, seconds: fl
             connection.request(method, target, body)
             answer = connection.getresponse()
             if answer.status != 200:
-                raise StartError(_refusal(data, answer))
+                raise (WrongUsage if answer.status == 400 else StartError)(_refusal(data, answer))
             yield answer
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
             raise NotRunning(f"no tidegate is running for {data}; start it with: tidegate serve") from None

@@ -21,6 +21,7 @@ from proxy.config.settings import (
     Settings,
     Share,
     Upstream,
+    WrongOption,
 )
 from proxy.config.show import Row, as_json, render, rows
 from proxy.config.values import duration as parse_duration
@@ -39,6 +40,7 @@ __all__ = [
     "Settings",
     "Share",
     "Upstream",
+    "WrongOption",
     "as_json",
     "format_size",
     "load",

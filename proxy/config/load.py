@@ -24,7 +24,19 @@ from proxy.config.schema import (
     Key,
     Section,
 )
-from proxy.config.settings import Auth, Cache, ConfigError, Egress, Local, Log, Secret, Server, Settings, Upstream
+from proxy.config.settings import (
+    Auth,
+    Cache,
+    ConfigError,
+    Egress,
+    Local,
+    Log,
+    Secret,
+    Server,
+    Settings,
+    Upstream,
+    WrongOption,
+)
 
 DEFAULT_FILE = "/etc/tidegate/tidegate.toml"
 _OPTIONS = {"--listen": "server.listen", "--data": "server.data", "--offline": "server.offline"}
@@ -88,7 +100,7 @@ class _Loader:
         )
 
     def _fail(self, where: str, what: str) -> NoReturn:
-        raise ConfigError(f"{where}: {what}")
+        raise (WrongOption if where.startswith("--") else ConfigError)(f"{where}: {what}")
 
     def _check_tables(self) -> None:
         for section, table in self._source.tables.items():

@@ -14,6 +14,10 @@ class ConfigError(Exception):
     """A wrong setting; the text is the one line a person reads: where, what is wrong, what to write instead."""
 
 
+class WrongOption(ConfigError):
+    """A setting that was given as an option of the command: wrong usage, not a wrong file."""
+
+
 class Secret:
     """Text that prints as stars; `reveal` is the only way to it, so a leak can be searched for."""
 

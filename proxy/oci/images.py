@@ -79,7 +79,8 @@ def _from_lines(text: str) -> Iterator[str]:
             continue
         names = [word for word in (part.strip(_AROUND) for part in _BETWEEN.split(said)) if _names_image(word)]
         if not names:
-            raise NameInvalid(f"line {number} names no image: {said[:80]!r}")
+            hint = "a table without images: use kubectl ... -o json" if " " in said else "write its tag too"
+            raise NameInvalid(f"line {number} names no image: {said[:80]!r}; {hint}")
         yield from names
 
 

@@ -72,8 +72,8 @@ def test_lists_of_other_programs(text, found):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("a:1\nnginx\n", "line 2 names no image: 'nginx'"),
-        ("web-1 1/1 Running 0 5d", "line 1 names no image"),
+        ("a:1\nnginx\n", "line 2 names no image: 'nginx'; write its tag too"),
+        ("web-1 1/1 Running 0 5d", "line 1 names .* 5d'; a table without images: use kubectl ... -o json"),
         ("{]", "the list begins like JSON and is none"),
         ('{"kind": "List"}', "the JSON names no image"),
     ],

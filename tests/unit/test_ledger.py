@@ -122,11 +122,11 @@ def test_the_list_leaves_out_what_was_refused(ledger: Ledger) -> None:
 
 
 def test_expected_hosts_come_with_date_and_source_until_they_are_seen(ledger: Ledger) -> None:
-    rows = egress.with_expected([])
+    rows = egress.expected([])
     assert {row["host"] for row in rows} >= {"registry.k8s.io", "*-docker.pkg.dev", "cdn.registry.k8s.io"}
     assert all("not promised by the project" in row["note"] and "2026" in row["note"] for row in rows)
     ledger.hop("registry.k8s.io", "us-west1-docker.pkg.dev", "redirect", 200)
-    assert "*-docker.pkg.dev" not in {row["host"] for row in egress.with_expected(ledger.rows())}
+    assert "*-docker.pkg.dev" not in {row["host"] for row in egress.expected(ledger.rows())}
 
 
 def test_since_and_an_empty_table() -> None:
@@ -136,3 +136,11 @@ def test_since_and_an_empty_table() -> None:
     assert egress.since(ledger.rows(), 100, 200.0) == ledger.rows()
     assert "--expected" in egress.table([])
     assert [asdict(entry) for entry in read(ledger.rows())] == ledger.rows()
+
+
+def test_a_host_seen_long_ago_is_not_expected_any_more() -> None:
+    """The command decides by the whole ledger, whatever --since leaves of it to be shown."""
+    ledger = Ledger(lambda: 100.0)
+    ledger.hop("registry.k8s.io", "cdn.registry.k8s.io", "redirect", 200)
+    assert "cdn.registry.k8s.io" not in {row["host"] for row in egress.expected(ledger.rows())}
+    assert egress.since(ledger.rows(), 50, 200.0) == []
