@@ -16,14 +16,14 @@ CERTS = "etc/containerd/certs.d"
 HUB = '[upstreams."registry.k8s.io"]\n[upstreams."docker.io"]\n'
 
 
-def command(folder, *words, config="", **environ):
+def command(folder, *words, config="", stdin="", **environ):
     """(status, stdout, stderr) of client-config with a configuration written to `folder`; its URL is `URL`."""
     file = folder / "config.toml"
     file.write_text(config if isinstance(config, str) else toml(config))
     done = subprocess.run(
         [sys.executable, "-m", "proxy", "client-config", *words, "-c", str(file)],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "TIDEGATE_SERVER_URL": URL, **environ},
-        capture_output=True, text=True, timeout=20,
+        input=stdin, capture_output=True, text=True, timeout=20,
     )  # fmt: skip
     return done.returncode, done.stdout, done.stderr
 

@@ -6,6 +6,7 @@ import os
 import tomllib
 from dataclasses import replace
 
+import bcrypt
 import pytest
 
 from proxy import clients
@@ -15,6 +16,7 @@ from tests.real.certificates import authority
 from tests.real.processes import free_port, running
 from tests.real.tidegate import upstream_config
 from tests.real.tools import skopeo
+from tests.support import get
 from tests.test_clients import copied, everything, fetched
 
 
@@ -86,30 +88,106 @@ def test_an_unknown_client_is_wrong_usage(run):
     assert errors.count("\n") == 1
 
 
-def test_out_writes_below_a_folder_and_leaves_what_differs(run, tmp_path):
+def test_files_are_written_below_a_folder_and_what_differs_is_left(run, tmp_path):
     out = tmp_path / "out"
-    status, output, _ = run("containerd", "--out", str(out))
+    status, output, _ = run("containerd", "--write", str(out))
     assert status == 0
     assert f"# {out}/{CERTS}/{REGISTRY}/hosts.toml\n" in output
     names = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
     hosts = {f"{CERTS}/{name}/hosts.toml" for name in (REGISTRY, ALIAS, HOST)}
     assert names == hosts | {"etc/containerd/config.toml.1.x", "etc/containerd/config.toml.2.x"}
-    assert run("containerd", "--out", str(out))[0] == 0  # the same again changes nothing
+    assert run("containerd", "--write", str(out))[0] == 0  # the same again changes nothing
     changed = out / CERTS / ALIAS / "hosts.toml"
     changed.write_text("# mine\n")
     (out / CERTS / REGISTRY / "hosts.toml").unlink()
-    status, _, errors = run("containerd", "--out", str(out))
-    assert (status, errors) == (1, f"{changed} is there and differs; move it away or use another --out\n")
+    status, _, errors = run("containerd", "--write", str(out))
+    assert (status, errors) == (1, f"{changed} is there and differs: nothing is written; --yes replaces it\n")
     assert changed.read_text() == "# mine\n"
     assert not (out / CERTS / REGISTRY / "hosts.toml").exists()
+    status, output, _ = run("containerd", "--write", str(out), "--yes")
+    assert status == 0
+    assert f"--- {changed}\n+++ {changed}\n@@ -1 +1,4 @@\n-# mine\n+server =" in output
+    assert f"--- /dev/null\n+++ {out}/{CERTS}/{REGISTRY}/hosts.toml\n" in output
+    assert changed.read_text() == (out / CERTS / REGISTRY / "hosts.toml").read_text()
 
 
-def test_out_that_cannot_be_written_is_one_line(run, tmp_path):
+def test_a_folder_that_cannot_be_written_is_one_line(run, tmp_path):
     (tmp_path / "file").write_text("")
-    status, _, errors = run("podman", "--out", str(tmp_path / "file"))
+    status, _, errors = run("podman", "--write", str(tmp_path / "file"))
     assert status == 1
     assert errors.startswith("cannot write ")
     assert errors.count("\n") == 1
+
+
+def test_a_secret_is_its_owners_and_no_differences_show_it(run, tmp_path):
+    words = ("k3s", "--user", "node", "--write", str(tmp_path / "out"))
+    status, output, _ = run(*words, stdin="pass word\n")
+    file = tmp_path / "out" / "etc/rancher/k3s/registries.yaml"
+    assert status == 0
+    assert "pass word" in file.read_text()
+    assert file.stat().st_mode & 0o777 == 0o600
+    _, changed, _ = run(*words, "--yes", stdin="another\n")
+    assert f"changed, and holds a password: {file}" in changed
+    assert "another" in file.read_text()
+    assert "pass word" not in output + changed
+    assert not {"pass word", "another"} & set((output + changed).split())
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("podman", "--url", "cache.corp"), "must be a URL"),
+        (("podman", "--url", "http://a", "--url", "https://b"), "--url: either all http or all https"),
+        (
+            ("podman", "--upstream", "gcr.io"),
+            "--upstream: 'gcr.io' is not there; known are k8s.gcr.io, registry.k8s.io",
+        ),
+        (("podman", "--user", "a:b"), "--user is a name without a colon"),
+        (("podman", "--user", "node"), "the password of node is the first line of standard input"),
+    ],
+    ids=["no URL", "both kinds", "upstream", "colon", "no password"],
+)
+def test_wrong_usage_is_one_line_and_2(run, words, sentence):
+    status, output, errors = run(*words)
+    assert (status, output) == (2, "")
+    assert sentence in errors
+    assert errors.count("\n") == 1
+
+
+def test_upstreams_can_be_chosen(run):
+    assert set(written(run, "containerd", "--upstream", "docker.io", config=HUB)) == {
+        "/etc/containerd/certs.d/docker.io/hosts.toml",
+        f"/etc/containerd/certs.d/{HOST}/hosts.toml",
+        "/etc/containerd/config.toml containerd 2",
+        "/etc/containerd/config.toml containerd 1",
+    }
+
+
+# what the service gives
+
+
+@pytest.mark.parametrize("client", clients.WRITERS)
+def test_the_service_gives_the_same_files(run, tidegate, client, tmp_path):
+    server = tidegate(HUB.replace("registry.k8s.io", REGISTRY), workers=1)
+    out = tmp_path / "out"
+    assert run(client, "--url", server.url, "--write", str(out), config=HUB)[0] == 0
+    names = get(server, f"/client-config/{client}").body.decode().splitlines()
+    assert {out / name for name in names} == {path for path in out.rglob("*") if path.is_file()}
+    for name in names:
+        assert get(server, f"/client-config/{client}/{name}").body == (out / name).read_bytes()
+
+
+def test_what_is_not_there_is_said(tidegate):
+    server = tidegate(HUB, workers=1)
+    assert get(server, "/client-config/").body.decode().split() == list(clients.WRITERS)
+    for path, status, sentence in (
+        ("/rkt", 404, "is no client; there are containerd"),
+        ("/podman/etc/passwd", 404, "/client-config/podman lists them"),
+        ("/podman?upstream=gcr.io", 400, "'gcr.io' is not there"),
+    ):
+        answer = get(server, f"/client-config{path}")
+        assert answer.status == status
+        assert sentence in answer.reason
 
 
 # containerd
@@ -123,7 +201,7 @@ def cache(tidegate, upstream):
 def configured(run, node, out, url, *options):
     """That containerd with the generated hosts.toml files and no others."""
     config = upstream_config("http://127.0.0.1:1")  # the command asks nobody
-    status, _, errors = run("containerd", "--out", str(out), *options, config=config, TIDEGATE_SERVER_URL=url)
+    status, _, errors = run("containerd", "--write", str(out), *options, config=config, TIDEGATE_SERVER_URL=url)
     assert (status, errors) == (0, "")
     return replace(node, hosts=out / CERTS)
 
@@ -182,7 +260,45 @@ def test_without_the_ca_containerd_refuses(run, terminated, upstream, node, tmp_
     assert "x509" in done.stderr
 
 
+@pytest.fixture
+def guarded(tidegate, upstream, tmp_path):
+    """A cache that nobody pulls from without the account node:secret."""
+    users = tmp_path / "users"
+    users.write_text(f"node:{bcrypt.hashpw(b'secret', bcrypt.gensalt(4)).decode()}\n")
+    auth = {"pull": "users", "users_file": str(users)}
+    return tidegate({**upstream_config(upstream.url), "auth": auth}, workers=1)
+
+
+@pytest.mark.real("containerd")
+@pytest.mark.xdist_group("world")
+def test_containerd_logs_in_and_passes_over_a_cache_that_is_down(run, guarded, upstream, node, tmp_path):
+    image = upstream.schema2
+    told = ("containerd", "--url", f"http://127.0.0.1:{free_port()}", "--url", guarded.url)
+    status, _, errors = run(*told, "--user", "node", "--write", str(tmp_path / "out"), stdin="secret\n")
+    assert status == 0, errors
+    assert fetched(replace(node, hosts=tmp_path / "out" / CERTS), image.ref(REGISTRY)) == everything(image)
+    assert run(*told, "--user", "node", "--write", str(tmp_path / "wrong"), stdin="wrong\n")[0] == 0
+    done = replace(node, hosts=tmp_path / "wrong" / CERTS).fetch(image.ref(REGISTRY))
+    assert done.returncode != 0
+
+
 # podman, skopeo, CRI-O
+
+
+@pytest.mark.real("skopeo")
+@pytest.mark.xdist_group("world")
+def test_skopeo_logs_in_and_passes_over_a_cache_that_is_down(run, guarded, upstream, tmp_path):
+    image, down = upstream.schema2, f"http://127.0.0.1:{free_port()}"
+    told = ("podman", "--url", down, "--url", guarded.url, "--user", "node")
+    files = written(run, *told, stdin="secret\n")
+    conf = files["/etc/containers/registries.conf.d/50-tidegate.conf"]
+    login = tmp_path / "auth.json"
+    login.write_text(files["/root/.config/containers/auth.json"])
+    words = ("copy", "--all", f"docker://{image.ref(REGISTRY)}", f"dir:{tmp_path / 'image'}")
+    done = skopeo(*words, "--src-authfile", str(login), registries=conf)
+    assert done.returncode == 0, done.stderr
+    assert copied(tmp_path / "image") == everything(image)
+    assert "unauthorized" in skopeo(*words, registries=conf).stderr.lower()
 
 
 @pytest.mark.real("skopeo")

@@ -4,6 +4,7 @@ Of clients that are not here (k3s, Docker, kind, kubeadm) this is all; kind's sc
 programs it calls, and the lines of config.toml are read by containerd itself.
 """
 
+import base64
 import functools
 import json
 import os
@@ -55,6 +56,21 @@ def test_config_toml(run, client, sandbox, tmp_path):
     assert plugin["sandbox_image"] == (sandbox or "registry.k8s.io/pause:3.6")
 
 
+def test_hosts_toml_of_several_caches_an_account_and_a_fallback(run):
+    words = ("containerd", "--url", "http://a:1", "--url", "http://b:2", "--user", "node")
+    files = written(run, *words, config=HUB, stdin="secret\n")
+    found = tomllib.loads(files[f"/{CERTS}/{REGISTRY}/hosts.toml"])
+    header = {"Authorization": ["Basic " + base64.b64encode(b"node:secret").decode()]}
+    assert list(found["host"]) == ["http://a:1", "http://b:2"]
+    assert all(host["header"] == header for host in found["host"].values())
+    assert (found["server"], found["header"]) == ("http://b:2", header)
+    files = written(run, *words, "--fallback", config=HUB, stdin="secret\n")
+    for name, server in ((REGISTRY, f"https://{REGISTRY}"), ("docker.io", "https://registry-1.docker.io")):
+        found = tomllib.loads(files[f"/{CERTS}/{name}/hosts.toml"])
+        assert found["server"] == server
+        assert "header" not in found, "our password is not for others"
+
+
 # podman, skopeo, CRI-O
 
 
@@ -88,6 +104,26 @@ def test_who_cannot_use_a_path_says_so(run, client):
     status, output, errors = run(client, TIDEGATE_SERVER_URL=f"{URL}/tide")
     assert (status, output) == (1, "")
     assert errors == f"server.url: {URL}/tide has a path, and {client} can only be told a host\n"
+
+
+def test_registries_conf_of_several_caches_and_a_fallback(run):
+    words = ("podman", "--url", "http://a:1", "--url", "http://b:2")
+    rows = {row["prefix"]: row for row in tomllib.loads(*written(run, *words).values())["registry"]}
+    assert rows[REGISTRY]["location"] == f"b:2/{REGISTRY}"
+    assert rows[REGISTRY]["mirror"] == [{"location": f"a:1/{REGISTRY}", "insecure": True}]
+    rows = {row["prefix"]: row for row in tomllib.loads(*written(run, *words, "--fallback").values())["registry"]}
+    assert rows[REGISTRY]["location"] == REGISTRY
+    assert "insecure" not in rows[REGISTRY]
+    assert [each["location"] for each in rows[REGISTRY]["mirror"]] == [f"a:1/{REGISTRY}", f"b:2/{REGISTRY}"]
+    assert rows["a:1"]["location"] == "a:1"
+
+
+def test_crio_logs_in(run):
+    files = written(run, "crio", "--user", "node", stdin="secret\n")
+    login = json.loads(files["/etc/crio/tidegate-auth.json"])
+    assert base64.b64decode(login["auths"][HOST]["auth"]) == b"node:secret"
+    conf = tomllib.loads(files["/etc/crio/crio.conf.d/50-tidegate.conf"])
+    assert conf == {"crio": {"image": {"global_auth_file": "/etc/crio/tidegate-auth.json"}}}
 
 
 # k3s
@@ -211,7 +247,7 @@ def test_kinds_script_runs(run, tmp_path, contained):
     for name, more in {"docker": inspected, "kubectl": 'cat "$3" >/dev/null\n', "kind": "echo n1 n2\n"}.items():
         (programs / name).write_text(f'#!/bin/sh\necho {name} "$@" >>{log}\n{more}')
         (programs / name).chmod(0o755)
-    assert run("kind", "--out", str(out), config=LOCAL, TIDEGATE_SERVER_URL="http://tidegate:5000")[0] == 0
+    assert run("kind", "--write", str(out), config=LOCAL, TIDEGATE_SERVER_URL="http://tidegate:5000")[0] == 0
     path = f"{programs}:{os.environ['PATH']}"
     subprocess.run(["sh", str(out / "kind/connect.sh"), "dev"], env={"PATH": path}, check=True, cwd="/")
     assert log.read_text().splitlines() == [

@@ -5,10 +5,11 @@ service. A client sends what it likes; its writer knows how it names a registry 
 segment, nothing at all) and says in the file's note what that client cannot do.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from proxy.clients import containerd, containers, docker, k3s, kind, kubeadm
-from proxy.clients.setup import File, Setup, address, setup
+from proxy.clients.setup import Account, File, Setup, address, setup
+from proxy.config import ConfigError, Settings, parse_url
 
 WRITERS: Mapping[str, Callable[[Setup], Iterable[File]]] = {
     "containerd": containerd.files,
@@ -21,4 +22,14 @@ WRITERS: Mapping[str, Callable[[Setup], Iterable[File]]] = {
 }
 """Client -> the files it needs. Raises ConfigError where the settings cannot be told to that client."""
 
-__all__ = ["WRITERS", "File", "Setup", "address", "setup"]
+
+def served(settings: Settings, client: str, url: str, upstreams: Sequence[str]) -> Mapping[str, str]:
+    """The files of a client that reaches the cache at `url`, content by path. Raises ConfigError."""
+    try:
+        told = setup(settings, (parse_url(url),), upstreams=upstreams)
+    except ValueError as error:
+        raise ConfigError(f"the address asked {error}") from None
+    return {file.name: file.content for file in WRITERS[client](told)}
+
+
+__all__ = ["WRITERS", "Account", "File", "Setup", "address", "served", "setup"]

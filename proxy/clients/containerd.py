@@ -28,14 +28,24 @@ def files(setup: Setup) -> Iterator[File]:
 def hosts(setup: Setup, folder: str) -> Iterator[File]:
     """A hosts.toml below `folder` for each name, the cache's own included: without it containerd tries TLS there."""
     for name in setup.names():
-        yield File(f"{folder}/{name}/hosts.toml", _hosts_toml(setup))
+        yield File(f"{folder}/{name}/hosts.toml", _hosts_toml(setup, name), secret=setup.account is not None)
 
 
-def _hosts_toml(setup: Setup) -> str:
-    """`server` is the cache too: what it would be otherwise, the registry itself, only hangs behind a firewall."""
+def _hosts_toml(setup: Setup, name: str) -> str:
+    """`server` is the cache too, unless a fallback is wanted: the registry itself only hangs behind a firewall.
+    containerd sends no credentials to mirrors, so an account goes in as a header."""
+    registry = setup.registry(name) if setup.fallback else None
+    last = setup.urls[-1] if registry is None else registry.url
     ca = f"ca = {quoted(setup.ca)}\n" if setup.ca and not setup.plain else ""
-    table = f'[host.{quoted(setup.url)}]\n  capabilities = ["pull", "resolve"]\n  dial_timeout = "{DIAL}"\n'
-    return f"server = {quoted(setup.url)}\n{ca}{table}" + (f"  {ca}" if ca else "")
+    header = f'Authorization = ["Basic {setup.account.basic}"]\n' if setup.account else ""
+    text = f"server = {quoted(last)}\n"
+    if registry is None:
+        text += ca + (f"[header]\n  {header}" if header else "")
+    for url in setup.urls:
+        text += f'[host.{quoted(url)}]\n  capabilities = ["pull", "resolve"]\n  dial_timeout = "{DIAL}"\n'
+        text += f"  {ca}" if ca else ""
+        text += f"[host.{quoted(url)}.header]\n  {header}" if header else ""
+    return text
 
 
 def lines(sandbox: str, note: tuple[str, ...] = ()) -> Iterator[File]:

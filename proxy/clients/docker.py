@@ -14,11 +14,11 @@ _HUB = "docker.io"
 
 def files(setup: Setup) -> Iterator[File]:
     """One file, to be merged with what is there."""
-    host = setup.root("docker")
-    content: dict[str, Any] = {"registry-mirrors": [setup.url]} if setup.registry(_HUB) else {}
+    hosts = setup.roots("docker")
+    content: dict[str, Any] = {"registry-mirrors": list(setup.urls)} if setup.registry(_HUB) else {}
     if setup.plain:
-        content["insecure-registries"] = [host]
-    yield File("/etc/docker/daemon.json", json.dumps(content, indent=2) + "\n", tuple(_note(setup, host)))
+        content["insecure-registries"] = list(hosts)
+    yield File("/etc/docker/daemon.json", json.dumps(content, indent=2) + "\n", tuple(_note(setup, hosts[0])))
 
 
 def _note(setup: Setup, host: str) -> Iterator[str]:
@@ -30,5 +30,8 @@ def _note(setup: Setup, host: str) -> Iterator[str]:
         yield 'docker.io is not mirrored here: add [upstreams."docker.io"], and it to server.unqualified.'
     elif _HUB not in setup.unqualified:
         yield "Docker does not tell its mirror what is meant: add docker.io to server.unqualified, or it finds nothing."
+    yield "When its mirror fails, Docker goes on to docker.io itself, whatever is set; behind a firewall that hangs."
+    if setup.account:
+        yield f"docker login --username {setup.account.name} {host}; to its mirrors Docker sends no account at all."
     if setup.ca and not setup.plain:
         yield f"Copy {setup.ca} to /etc/docker/certs.d/{host}/ca.crt."

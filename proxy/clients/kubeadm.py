@@ -22,7 +22,7 @@ def files(setup: Setup) -> Iterator[File]:
     """Raises ConfigError when registry.k8s.io is not mirrored."""
     if setup.registry(_REGISTRY) is None:
         raise ConfigError(f"upstreams: kubeadm needs {_REGISTRY}, which is not among them")
-    repository = f"{setup.root('kubeadm')}/{_REGISTRY}"
+    repository = f"{setup.roots('kubeadm')[0]}/{_REGISTRY}"
     yield File("kubeadm.yaml", _cluster(repository), _NOTE)
     yield from containerd.hosts(setup, containerd.CERTS)
     yield from containerd.lines(f"{repository}/pause:{_PAUSE}", _SANDBOX)

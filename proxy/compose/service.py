@@ -12,7 +12,7 @@ from typing import Any
 
 from yarl import URL
 
-from proxy import __version__, doctor, metrics
+from proxy import __version__, clients, doctor, metrics
 from proxy.care import census, plan
 from proxy.care.books import Books
 from proxy.care.evict import Janitor
@@ -38,6 +38,7 @@ from proxy.http.guard import Guard
 from proxy.http.keeping import Keeping
 from proxy.http.pushing import Pushing
 from proxy.http.scrubbing import Scrubbing
+from proxy.http.setting_up import SettingUp
 from proxy.http.spelling import Spelling
 from proxy.oci.digest import Digest
 from proxy.ports import Registry
@@ -129,7 +130,10 @@ class Service:
         admin = self._admin(instance)
         admin.add(self._keeping(router).pages())
         admin.add(Scrubbing(self._scrubber, self._again.fetch).pages())
-        api = Api(router, instance, admin.public(), self._access_rules, self._pushing())
+        setting_up = SettingUp(
+            list(clients.WRITERS), self._settings.server.url, partial(clients.served, self._settings)
+        )
+        api = Api(router, instance, admin.public(), self._access_rules, setting_up, self._pushing())
         return [Guard(handle, self._access, self._legacy) for handle in (api, admin.private)]
 
     def _out(self, folder: str) -> tuple[Ways, Mapping[str, Pace]]:

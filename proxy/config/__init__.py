@@ -26,6 +26,7 @@ from proxy.config.settings import (
 from proxy.config.show import Row, as_json, render, rows
 from proxy.config.values import duration as parse_duration
 from proxy.config.values import format_size, parse_listen
+from proxy.config.values import url as parse_url
 
 __all__ = [
     "Auth",
@@ -46,6 +47,7 @@ __all__ = [
     "load",
     "parse_duration",
     "parse_listen",
+    "parse_url",
     "render",
     "rows",
 ]

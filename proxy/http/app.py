@@ -19,6 +19,7 @@ from proxy.http import handlers, respond
 from proxy.http.auth import Access
 from proxy.http.exchange import Exchange
 from proxy.http.pushing import Pushing
+from proxy.http.setting_up import PREFIX, SettingUp
 from proxy.oci import calls
 from proxy.oci.calls import GetBlob, GetManifest, ListReferrers, ListRepositories, ListTags, Ping
 from proxy.oci.pushes import Push
@@ -38,8 +39,15 @@ class Api:
     """Requests of the registry API, and the few pages beside it."""
 
     def __init__(
-        self, router: Router, instance: str, pages: dict[str, Page], access: Access, pushes: Pushing | None = None
+        self,
+        router: Router,
+        instance: str,
+        pages: dict[str, Page],
+        access: Access,
+        setting_up: SettingUp,
+        pushes: Pushing | None = None,
     ) -> None:
+        self._setting_up = setting_up
         self._access = access
         self._guarded = access.guarded
         self._router = router
@@ -51,7 +59,10 @@ class Api:
     async def __call__(self, exchange: Exchange) -> web.StreamResponse:
         """Raises RegistryError, BodyBroken, ConnectionError."""
         request = exchange.request
-        page = self._pages.get(request.raw_path.partition("?")[0])
+        path = request.raw_path.partition("?")[0]
+        page = self._pages.get(path)
+        if page is None and path.startswith(PREFIX):
+            page = self._setting_up.answer
         if page is not None and request.method in ("GET", "HEAD"):
             return await page(exchange)
         asked, route = self._parse(request.method, request.raw_path, request.headers.get("Host", ""))
