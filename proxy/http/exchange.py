@@ -1,10 +1,15 @@
 """One request and what became of it: filled in on the way, read by the metrics and the access line."""
 
+import random
+import re
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,64}")
 
 
 @dataclass(slots=True)
@@ -23,6 +28,21 @@ class Exchange:
     error: str = ""
     started: float = field(default_factory=time.perf_counter)
     first_byte: float = 0.0
+    _trace: str = ""
+
+    @property
+    def trace(self) -> str:
+        """What ties this request's lines together, here and at whoever sent it: the trace id of `traceparent` (W3C
+        Trace Context, section 3.2), else `X-Request-Id`, else a number of our own."""
+        if not self._trace:
+            given = self.request.headers
+            if found := _TRACEPARENT.match(given.get("traceparent", "")):
+                self._trace = found[1]
+            elif found := _REQUEST_ID.fullmatch(given.get("X-Request-Id", "")):
+                self._trace = found[0]
+            else:
+                self._trace = f"{random.getrandbits(64):016x}"
+        return self._trace
 
     @property
     def client(self) -> str:
@@ -44,5 +64,6 @@ class Exchange:
             "status": self.status,
             "bytes": self.sent,
             "ms": round((time.perf_counter() - self.started) * 1000, 1),
+            "trace": self.trace,
             "error": self.error,
         }

@@ -53,7 +53,7 @@ class Guard:
             exchange.result = "error"
             return self._refused(exchange, _disk(problem))
         except Exception:
-            _log.exception("%s %s", exchange.request.method, exchange.request.path)
+            _log.exception("%s %s, trace %s", exchange.request.method, exchange.request.path, exchange.trace)
             exchange.result = "error"
             return self._refused(exchange, RegistryError("an internal error; the log of tidegate says more"))
         return web.Response(status=exchange.status or 499)

@@ -67,7 +67,7 @@ def whole(
 
 def error(exchange: Exchange, problem: RegistryError) -> web.Response:
     """The OCI error body, and its sentence as the reason phrase: the one text a node's event shows."""
-    sent = {**headers(), "Content-Type": "application/json"}
+    sent = {**headers(), "Content-Type": "application/json", "X-Request-Id": exchange.trace}
     if problem.retry_after is not None:
         sent["Retry-After"] = str(problem.retry_after)
     if isinstance(problem, RangeUnsatisfiable):
