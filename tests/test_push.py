@@ -232,9 +232,38 @@ def test_pushed_content_of_a_later_format_is_refused_and_left_alone(tidegate, tm
     assert server.stop() == 0
     mark = server.data / "local" / "format"
     assert mark.read_text() == "1\n"
-    mark.write_text("2\n")
-    with pytest.raises(NotStarted, match="holds pushed content of format '2', and this release reads 1"):
-        tidegate(LOCAL, workers=1, data=server.data, folder=tmp_path / "refused")
+    for number, text in enumerate((b"2\n", b"", b"\xf8\xff")):
+        mark.write_bytes(text)
+        with pytest.raises(
+            NotStarted, match=r"holds pushed content of format '.*', and this release reads 1"
+        ) as refused:
+            tidegate(LOCAL, workers=1, data=server.data, folder=tmp_path / f"refused{number}")
+        assert "Traceback" not in str(refused.value)
     mark.write_text("1\n")
     again = tidegate(LOCAL, workers=1, data=server.data, folder=tmp_path / "again")
     assert Registry("tidegate", again.url).ask("GET", "/v2/dev/app/manifests/1").status == 200
+
+
+@pytest.mark.parametrize("kind", ["tag", "link", "manifest"])
+def test_what_is_damaged_on_the_disk_is_said_and_can_be_pushed_again(tidegate, tmp_path, kind):
+    server = tidegate(LOCAL, workers=1)
+    pushed = make.image()
+    Registry("tidegate", server.url).repository("dev/app").push_all(pushed, "1")
+    assert server.stop() == 0
+    repository = server.data / "local" / "repositories" / "dev" / "app"
+    blob = next(
+        path for path in (server.data / "local" / "blobs").rglob("*") if path.name == pushed.digest.partition(":")[2]
+    )
+    path = {"tag": repository / "_tags" / "1", "link": next((repository / "_manifests").iterdir()), "manifest": blob}[
+        kind
+    ]
+    path.chmod(0o644)
+    path.write_bytes(b"\xff" * path.stat().st_size)
+    again = tidegate(LOCAL, workers=1, data=server.data, folder=tmp_path / "again")
+    registry = Registry("tidegate", again.url)
+    answer = registry.ask("GET", "/v2/dev/app/manifests/1").refused(500, "UNKNOWN")
+    assert "is damaged on tidegate's disk; push it again" in answer.body.decode()
+    registry.repository("dev/app").push_all(pushed, "1")
+    assert registry.ask("GET", "/v2/dev/app/manifests/1").status == 200
+    assert again.stop() == 0
+    assert "Traceback" not in again.stderr

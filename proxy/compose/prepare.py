@@ -55,8 +55,9 @@ def _check_trust(settings: Settings) -> None:
             tls_context(upstream.egress)
         except OSError as error:
             egress, cause = upstream.egress, error.strerror or error
-            files = " and ".join(name for name in ("ca_file", "cert_file", "key_file") if getattr(egress, name))
-            raise StartError(f"[egress] {files} cannot be used: {cause}; it must name PEM files") from error
+            keys = [name for name in ("ca_file", "cert_file", "key_file") if getattr(egress, name)]
+            files = " and ".join(f"{name} {getattr(egress, name)}" for name in keys)
+            raise StartError(f"{files}, for {upstream.name}, cannot be used: {cause}; must be PEM") from error
 
 
 def _check_format(folder: str) -> None:

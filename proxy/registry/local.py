@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from proxy.errors import BlobUnknown, ManifestBlobUnknown, ManifestUnknown, NameUnknown
+from proxy.errors import BlobUnknown, DigestInvalid, ManifestBlobUnknown, ManifestUnknown, NameUnknown, RegistryError
 from proxy.oci.digest import Digest
 from proxy.oci.media import BLOB, Descriptor, Manifest
 from proxy.oci.names import Reference, Repo, Tag
@@ -86,11 +86,20 @@ class Local:
             content = os.pread(opened.fd, opened.size, 0)
         finally:
             opened.close()
-        return Manifest(Descriptor(digest, len(content), json.loads(text)["mediaType"]), content)
+        try:
+            media_type = str(json.loads(text)["mediaType"])
+        except (ValueError, LookupError, TypeError):
+            raise _damaged(f"manifest {digest.short} of {repo}") from None
+        if not digest.matches(content):
+            raise _damaged(f"manifest {digest.short} of {repo}")
+        return Manifest(Descriptor(digest, len(content), media_type), content)
 
     def _tagged(self, repo: Repo, tag: Tag) -> Digest | None:
         text = self._links.get(*_path(repo), "_tags", tag)
-        return None if text is None else Digest.parse(text)
+        try:
+            return None if text is None else Digest.parse(text)
+        except DigestInvalid:
+            raise _damaged(f"tag {tag} of {repo}") from None
 
     async def stat(self, ask: Ask, digest: Digest) -> Answer[Descriptor]:
         opened = self._blob(ask.repo, digest)
@@ -226,6 +235,11 @@ class Local:
             yield
         finally:
             held.release()
+
+
+def _damaged(what: str) -> RegistryError:
+    """Nobody else has a copy of what was pushed: it is said, never guessed and never set aside."""
+    return RegistryError(f"{what} is damaged on tidegate's disk; push it again")
 
 
 def _path(repo: Repo) -> list[str]:

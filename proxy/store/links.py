@@ -49,9 +49,10 @@ class Links:
         sync_folder(folder)
 
     def get(self, *parts: str) -> str | None:
-        """A link's text, None where there is none. Raises OSError."""
+        """A link's text, None where there is none; bytes that are no text stand in it as U+FFFD, and what reads it will
+        not understand it. Raises OSError."""
         try:
-            with open(os.path.join(self.folder, *parts), encoding="utf-8") as file:
+            with open(os.path.join(self.folder, *parts), encoding="utf-8", errors="replace") as file:
                 return file.read()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None

@@ -90,7 +90,7 @@ class Uploads:
 
     def keep(self, files: Files, digest: Digest, content: bytes) -> None:
         """Content that came whole and was verified becomes a blob, durably. Blocks. Raises OSError."""
-        if files.has(digest):
+        if _holds(files, digest, content):
             return
         path = self._path(f".{secrets.token_hex(_ID // 2)}")
         try:
@@ -227,3 +227,14 @@ class Upload:
 
 def _unknown(name: str) -> BlobUploadUnknown:
     return BlobUploadUnknown(f"no upload {name[:40]!r} here: finished, cancelled, expired, or another repository's")
+
+
+def _holds(files: Files, digest: Digest, content: bytes) -> bool:
+    """Whether exactly this is there; what a disk has damaged is replaced, as if it were not."""
+    opened = files.open(digest)
+    if opened is None:
+        return False
+    try:
+        return os.pread(opened.fd, len(content) + 1, 0) == content
+    finally:
+        opened.close()
