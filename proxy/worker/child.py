@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from proxy.config import Settings
+from proxy.worker.notify import notify
 
 ACCEPT_PAUSE = 0.1
 SETTLE = 0.1
@@ -59,6 +60,7 @@ async def _serve(
     doors = [_Door(listener, service.public), _Door(admin, service.admin)]
     for door in doors:
         door.open()
+    notify("READY=1")
     await stop.wait()
     for door in doors:
         await door.close()

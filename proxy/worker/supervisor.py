@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 
 from proxy.errors import StartError
+from proxy.worker.notify import notify
 
 DEATHS, WITHIN = 5, 30.0
 GRACE = 5.0  # on top of the drain: what closing takes
@@ -52,6 +53,7 @@ class Supervisor:
                 draining()
                 self._stop()
                 return 1
+        notify("STOPPING=1")
         say(f"draining: {draining()}, up to {self._drain:g} s (again to stop now)")
         return 0 if self._stop() else 1
 
