@@ -74,9 +74,9 @@ class _Hashing(io.FileIO):
     def _catch_up(self, most: int) -> bool:
         """Hash what an earlier life left in the file, and what was written since without being hashed, at most so many
         bytes; whether all of it is hashed now, the byte kept back included."""
-        behind, stop = self._hashed < self._found, self._hashed + most
-        while self._hashed < min(self._found, stop):
-            piece = os.pread(self.fileno(), min(PIECE, self._found - self._hashed), self._hashed)
+        behind, stop = self._hashed < self._found, min(self._found, self._hashed + most)
+        while self._hashed < stop:
+            piece = os.pread(self.fileno(), min(PIECE, stop - self._hashed), self._hashed)
             if not piece:
                 raise OSError(f"a part of {self._found} bytes ends at {self._hashed}")
             self.hasher.update(piece)
