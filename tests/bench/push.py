@@ -233,12 +233,17 @@ def _asked(
 ) -> tuple[str, float]:
     """Where it goes on, and how long the answer took once everything was sent."""
     headers = {"Content-Type": "application/octet-stream"} | ({"Content-Range": place} if place else {})
-    connection.request(method, path, body=body, headers=headers)
+    connection.request(method, _relative(path), body=body, headers=headers)
     sent = time.perf_counter()
     response = connection.getresponse()
     response.read()
     assert response.status == status, (method, path, response.status)
     return response.headers["Location"], time.perf_counter() - sent
+
+
+def _relative(where: str) -> str:
+    """A Location, which may name the host too."""
+    return urlsplit(where)._replace(scheme="", netloc="").geturl()
 
 
 def _named(where: str, digest: str) -> str:
@@ -263,7 +268,7 @@ class _Client:
         self, method: str, path: str, *expected: int, body: bytes = b"", kind: str = "application/octet-stream"
     ) -> tuple[http.client.HTTPResponse, bytes]:
         self._connection.request(
-            method, path, body=body, headers={"Content-Type": kind, "Accept": ", ".join(OCI_KINDS)}
+            method, _relative(path), body=body, headers={"Content-Type": kind, "Accept": ", ".join(OCI_KINDS)}
         )
         response = self._connection.getresponse()
         content = response.read()
