@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import shutil
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -82,7 +83,7 @@ def _beside(world: World, pushing: Half, pulling: Half) -> tuple[dict[str, float
             return both("docker-registry", url)
 
     pushes = interleaved({"tidegate": ours, "docker-registry": theirs})
-    return pushes, {name: sorted(each)[len(each) // 2] for name, each in pulls.items()}
+    return pushes, {name: statistics.median(each) for name, each in pulls.items()}
 
 
 def _timed(call: Callable[[], object]) -> float:
@@ -108,7 +109,7 @@ def _blob(world: World) -> list[Row]:
                 client.finish(location, digest)
 
         def pulled(url: str) -> float:
-            return download(f"{url}/v2/{_REPO}/blobs/{digest}", GIB).total
+            return statistics.median(download(f"{url}/v2/{_REPO}/blobs/{digest}", GIB).total for _ in range(3))
 
         pushes, pulls = _beside(world, lambda url: _timed(lambda: pushed(url)), pulled)
     return [_row("push, blob of 1 GiB", pushes), _row("pull of it", pulls)]
