@@ -1,5 +1,6 @@
 """What is done once, before any worker runs: a fresh board, usable databases, a name for this run."""
 
+import contextlib
 import logging
 import os
 import resource
@@ -13,6 +14,7 @@ from proxy.errors import StartError
 from proxy.http.auth import Access
 from proxy.store import index
 from proxy.store.board import Board
+from proxy.store.files import sync_folder
 from proxy.store.links import Links
 from proxy.store.parts import Parts
 from proxy.upstream.egress import tls_context
@@ -39,6 +41,7 @@ def prepare(settings: Settings) -> None:
         _check_trust(settings)
         if settings.pushing:
             _check_format(os.path.join(data, "local"))
+            _make_durable(data)
     except OSError as error:
         raise StartError(
             f"{data} cannot be used: {error.strerror or error}; use --data with a folder of your own"
@@ -58,6 +61,17 @@ def _check_trust(settings: Settings) -> None:
             keys = [name for name in ("ca_file", "cert_file", "key_file") if getattr(egress, name)]
             files = " and ".join(f"{name} {getattr(egress, name)}" for name in keys)
             raise StartError(f"{files}, for {upstream.name}, cannot be used: {cause}; must be PEM") from error
+
+
+def _make_durable(data: str) -> None:
+    """The folders that what is pushed will lie in are on the disk before anything is acknowledged. Raises OSError."""
+    local = os.path.join(data, "local")
+    for name in ("blobs", "repositories", "uploads"):
+        os.makedirs(os.path.join(local, name), mode=0o750, exist_ok=True)
+    for folder in (local, data):
+        sync_folder(folder)
+    with contextlib.suppress(PermissionError):  # a folder that is ours may stand in one that we cannot read
+        sync_folder(os.path.dirname(data))
 
 
 def _check_format(folder: str) -> None:

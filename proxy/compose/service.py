@@ -96,6 +96,7 @@ class Service:
         data = settings.server.data
         self._pool = ThreadPoolExecutor(_THREADS, "store")
         self._board = Board(os.path.join(data, "run", "board"))
+        self._board.void()
         self._catalogue = catalogue.usable(os.path.join(data, "catalogue"), plan.rank, partial(census.demand, data))
         self._index = index.usable(os.path.join(data, "index"))
         self._sync_pool = ThreadPoolExecutor(_THREADS, "sync")
@@ -251,7 +252,7 @@ class Service:
             await asyncio.to_thread(census.settle, self._settings.server.data, self._store.files, self._catalogue)
             await asyncio.to_thread(self._index.expire)
             if self._local is not None:
-                await asyncio.to_thread(self._local.uploads.sweep, self._settings.local.upload_ttl)
+                await asyncio.to_thread(self._local.sweep, self._settings.local.upload_ttl)
             await asyncio.sleep(_HOUSEKEEPING)
 
     async def drain(self, seconds: float) -> None:

@@ -7,6 +7,7 @@ on from. Locations repeat the name, prefix and ns as they were asked, so that a 
 import asyncio
 import contextlib
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from urllib.parse import quote
@@ -47,6 +48,9 @@ from proxy.store.uploads import Upload
 _RANGE = re.compile(r"(\d{1,18})-(\d{1,18})\Z")
 _PATIENCE = 20.0
 """Seconds an answer waits for bytes to be hashed that other workers took; clients give up after 30."""
+_POLL = 0.1
+_SETTLE = 1.0
+"""Seconds an answer waits for its upload to be closed: longer only where it is still being read."""
 
 
 class Pushing:
@@ -59,6 +63,7 @@ class Pushing:
         self._ownership = ownership
         self._room = room
         self._uploads = local.uploads
+        self._reading: set[asyncio.Task[None]] = set()
 
     async def repositories(self) -> list[str]:
         """Everything that was pushed here. Raises OSError."""
@@ -115,7 +120,7 @@ class Pushing:
             return _done(exchange, 202, self._session(asked, call.upload, upload.size))
 
     async def _finish(self, exchange: Exchange, asked: Request, call: FinishUpload, repo: Repo) -> web.StreamResponse:
-        async with self._writing(repo, call.upload) as upload:
+        async with self._writing(repo, call.upload, _PATIENCE) as upload:
             _check_order(exchange, upload)
             await self._take(exchange, upload)
             return await self._commit(exchange, asked, repo, upload, call.digest)
@@ -138,19 +143,20 @@ class Pushing:
         return self._created(exchange, asked, digest)
 
     async def _matches(self, upload: Upload, digest: Digest) -> bool:
-        """Whether the digest fits, within the time a client waits; it is found out to the end all the same."""
+        """Whether the digest fits, within the time a client waits. What takes longer goes on, and whoever finishes the
+        upload again finds it done: the lock is given up when it is. Raises Unavailable, OSError."""
         check = asyncio.ensure_future(upload.matches(digest))
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                return await asyncio.shield(check)
-        except TimeoutError:
-            await asyncio.wait([check])
-            raise Unavailable("the upload is still being read; finish it again", retry_after=1) from None
+        done, _ = await asyncio.wait([check], timeout=_PATIENCE)
+        if done:
+            return check.result()
+        check.add_done_callback(lambda check: check.cancelled() or check.exception())
+        raise _still_read()
 
     @asynccontextmanager
-    async def _writing(self, repo: Repo, name: str) -> AsyncIterator[Upload]:
-        """The session, ours alone. A disk that is full ends it: half of it would only keep the disk full."""
-        upload = await asyncio.to_thread(self._uploads.open, repo, name)
+    async def _writing(self, repo: Repo, name: str, patience: float = 0) -> AsyncIterator[Upload]:
+        """The session, ours alone; for `patience` seconds one that somebody else has is waited for. A disk that is full
+        ends it: half of it would only keep the disk full."""
+        upload = await self._opened(repo, name, patience)
         try:
             yield upload
         except ConnectionError:
@@ -159,7 +165,22 @@ class Pushing:
             upload.forget()
             raise
         finally:
-            await upload.close()
+            closing = asyncio.ensure_future(upload.close())
+            self._reading.add(closing)
+            closing.add_done_callback(self._reading.discard)
+            await asyncio.wait([closing], timeout=_SETTLE)
+
+    async def _opened(self, repo: Repo, name: str, patience: float) -> Upload:
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                return await asyncio.to_thread(self._uploads.open, repo, name)
+            except UploadOutOfOrder:
+                if not patience:
+                    raise
+                if time.monotonic() > deadline:
+                    raise _still_read() from None
+            await asyncio.sleep(_POLL)
 
     async def _put_manifest(
         self, exchange: Exchange, asked: Request, call: PutManifest, repo: Repo
@@ -185,6 +206,10 @@ class Pushing:
     def _created(self, exchange: Exchange, asked: Request, digest: Digest) -> web.StreamResponse:
         sent = {"Location": _location(asked, f"blobs/{digest}"), "Docker-Content-Digest": str(digest)}
         return _done(exchange, 201, sent)
+
+
+def _still_read() -> Unavailable:
+    return Unavailable("the upload is still being read; finish it again", retry_after=1)
 
 
 def _done(exchange: Exchange, status: int, sent: Mapping[str, str], tags: tuple[Tag, ...] = ()) -> web.StreamResponse:
@@ -235,5 +260,10 @@ async def _body(exchange: Exchange) -> AsyncIterator[bytes]:
     if request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
-    async for chunk in request.content.iter_any():
-        yield chunk
+    try:
+        async for chunk in request.content.iter_any():
+            yield chunk
+    except ConnectionError:
+        raise
+    except OSError as lost:  # a network that went away (ETIMEDOUT, EHOSTUNREACH) is no disk that failed
+        raise ConnectionResetError(str(lost)) from lost

@@ -144,6 +144,11 @@ class Local:
         held = await asyncio.to_thread(lambda: [name for name in found if self.holds(Repo(name))])
         return sorted(held)
 
+    def sweep(self, age: float) -> None:
+        """Forget uploads nobody has written to for `age` seconds. Blocks. Raises OSError."""
+        self.uploads.sweep(age)
+        self._links.sweep(age)
+
     # Pushing
 
     async def add_blob(self, repo: Repo, digest: Digest, size: int) -> None:
@@ -159,7 +164,7 @@ class Local:
         return await asyncio.to_thread(self._mount, repo, digest, source is None)
 
     def _mount(self, repo: Repo, digest: Digest, anywhere: bool) -> bool:
-        if not self.files.has(digest):
+        if not self.files.settle(digest):
             cached = self._lend(digest) if anywhere else None
             if cached is None or not self.files.take_over(cached, digest):
                 return False
@@ -171,18 +176,24 @@ class Local:
         said = needs(manifest.content)
         digest = manifest.descriptor.digest
         named = [*tags, *([reference] if isinstance(reference, Tag) else [])]
+        names: list[Reference] = [digest, *named]
         async with self._alone(repo):
             await asyncio.to_thread(self._check_children, repo, said)
-            await asyncio.to_thread(self._write, repo, manifest, said, named)
-            names: list[Reference] = [digest, *named]
-            for name in names:
-                self._board.change(_key(repo, name))
+            try:
+                await asyncio.to_thread(self._write, repo, manifest, said, named)
+            finally:  # a disk that failed at the second tag has taken the first
+                for name in names:
+                    self._board.change(_key(repo, name))
 
     def _check_children(self, repo: Repo, said: Needs) -> None:
+        """A child that another client is pushing at this moment may be seen before it is durable: it is made so here,
+        else a power cut could leave the manifest and take the child."""
         missing = [child for child in said.blobs if not self.has_blob(repo, child)]
         missing += [child for child in said.manifests if self._link(repo, child) is None]
         if missing:
             raise ManifestBlobUnknown(f"{repo} has no {missing[0]}, which the manifest names; push it first")
+        for kind in [*(["_blobs"] if said.blobs else []), *(["_manifests"] if said.manifests else [])]:
+            self._links.settle(*_path(repo), kind)
 
     def _link(self, repo: Repo, digest: Digest) -> str | None:
         return self._links.get(*_path(repo), "_manifests", _file(digest))
@@ -200,24 +211,28 @@ class Local:
     async def delete_manifest(self, repo: Repo, reference: Reference) -> None:
         """A tag alone, or a manifest with the tags that name it. Raises ManifestUnknown, OSError."""
         async with self._alone(repo):
-            gone = await asyncio.to_thread(self._delete, repo, reference)
-            for name in gone:
-                self._board.change(_key(repo, name))
+            await asyncio.to_thread(self._delete, repo, reference)
 
-    def _delete(self, repo: Repo, reference: Reference) -> list[Reference]:
+    def _delete(self, repo: Repo, reference: Reference) -> None:
         path = _path(repo)
         if not isinstance(reference, Digest):
-            if not self._links.remove(*path, "_tags", reference):
+            if not self._remove(repo, reference, "_tags", reference):
                 raise ManifestUnknown(f"no tag {reference} in {repo} here")
-            return [reference]
+            return
         said = needs(self._manifest(repo, reference).content)
-        tags = [Tag(tag) for tag in self._links.names(*path, "_tags") if self._tagged(repo, Tag(tag)) == reference]
-        for tag in tags:
-            self._links.remove(*path, "_tags", tag)
-        self._links.remove(*path, "_manifests", _file(reference))
+        for tag in self._links.names(*path, "_tags"):
+            if self._tagged(repo, Tag(tag)) == reference:
+                self._remove(repo, Tag(tag), "_tags", tag)
+        self._remove(repo, reference, "_manifests", _file(reference))
         if said.subject is not None:
             self._links.remove(*path, "_referrers", _file(said.subject), _file(reference))
-        return [reference, *tags]
+
+    def _remove(self, repo: Repo, reference: Reference, kind: str, name: str) -> bool:
+        """A name that is gone, or was found gone, is gone from every worker's memory too."""
+        try:
+            return self._links.remove(*_path(repo), kind, name)
+        finally:
+            self._board.change(_key(repo, reference))
 
     async def delete_blob(self, repo: Repo, digest: Digest) -> None:
         """A repository no longer has a blob; its bytes stay for the others. Raises BlobUnknown, OSError."""

@@ -50,6 +50,11 @@ class Board:
         """Everything anybody remembers of this name is void from now on."""
         self.words[self.slot(name)] = secrets.randbits(64)
 
+    def void(self) -> None:
+        """Everything anybody remembers of any name is void: a worker that was killed may have changed a name and not
+        have come to say so."""
+        self._map[_RESERVED * 8 :] = secrets.token_bytes(_NAMES * 8)
+
     @property
     def started(self) -> int:
         """When this machine's tidegate started, wall-clock nanoseconds."""

@@ -28,11 +28,12 @@ PUBLIC = FINAL | stat.S_ISVTX
 class Files:
     """The folder of finished blobs."""
 
-    __slots__ = ("folder",)
+    __slots__ = ("_durable", "folder")
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
         os.makedirs(folder, exist_ok=True)
+        self._durable = {folder}
 
     def path(self, digest: Digest) -> str:
         return os.path.join(self.folder, digest.path)
@@ -64,20 +65,28 @@ class Files:
         """Have a finished blob of another folder here too, without a copy; False when it has gone. Blocks. Raises
         OSError."""
         mine = self.path(digest)
-        _make_folder(os.path.dirname(mine))
+        make_folder(os.path.dirname(mine), self._durable)
         try:
             os.link(path, mine)
         except FileNotFoundError:
             return False
         except FileExistsError:
-            return True
+            pass
         sync_folder(os.path.dirname(mine))
+        return True
+
+    def settle(self, digest: Digest) -> bool:
+        """Whether it is here, and then to stay: somebody may have put it here a moment ago and not have synced its
+        folder yet. Blocks. Raises OSError."""
+        if not self.has(digest):
+            return False
+        sync_folder(os.path.dirname(self.path(digest)))
         return True
 
     def adopt(self, part: str, digest: Digest) -> None:
         """Make a verified part final: rename, then fsync of the folders that changed. Blocks. Raises OSError."""
         path = self.path(digest)
-        _make_folder(os.path.dirname(path))
+        make_folder(os.path.dirname(path), self._durable)
         os.rename(part, path)
         sync_folder(os.path.dirname(path))
 
@@ -146,10 +155,24 @@ def same_file(path: str, fd: int) -> bool:
     return (there.st_ino, there.st_dev) == (here.st_ino, here.st_dev)
 
 
-def _make_folder(folder: str) -> None:
-    if not os.path.isdir(folder):
-        os.makedirs(folder, exist_ok=True)
-        sync_folder(os.path.dirname(folder))
+def make_folder(folder: str, durable: set[str]) -> None:
+    """A folder and those above it, each durable in the one above, down from those that are `durable` already. Blocks.
+    Raises OSError.
+
+    That a folder is there proves nothing: whoever made it may have been killed, or just not have come to sync it. So
+    what this process has not seen synced it syncs, once, with everything that stands beside it.
+    """
+    if folder in durable and os.path.isdir(folder):
+        return
+    above = os.path.dirname(folder)
+    make_folder(above, durable)
+    try:
+        os.mkdir(folder, 0o750)
+        beside = [folder]
+    except FileExistsError:
+        beside = [os.path.join(above, name) for name in os.listdir(above)]
+    sync_folder(above)
+    durable.update(beside)
 
 
 def sync_folder(folder: str) -> None:

@@ -1,6 +1,6 @@
 """Small files that name things: pushed content, sets of pins. Each is durable before anybody is told of it.
 
-A link is a file whose path says what is linked and whose text says the rest. It is written beside its place, fsynced,
+A link is a file whose path says what is linked and whose text says the rest. It is written elsewhere, fsynced,
 renamed, and its folder fsynced; so after an acknowledged push a power cut loses nothing, every worker sees it at once,
 and a folder listing is the list of names, with no second copy that could disagree. The design had a database with full
 synchronisation and these files to rebuild it from; the files alone carry the same promises with one thing less to
@@ -10,6 +10,7 @@ repair, and a read of one costs 20 us behind the memory that answers first.
     <folder>/<repository>/_manifests/<algorithm>-<hex>        JSON: media type, size, subject ...
     <folder>/<repository>/_blobs/<algorithm>-<hex>            the size
     <folder>/<repository>/_referrers/<alg>-<hex>/<alg>-<hex>  empty: the second refers to the first
+    <folder>/.making/<random>                                 on its way; what a kill left is swept
 
 No part of a repository's name begins with an underscore, and no tag with a dot, so that names, kinds and the files in
 the making never meet. Blocks; every call may come from a thread.
@@ -18,9 +19,12 @@ the making never meet. Blocks; every call may come from a thread.
 import contextlib
 import os
 import secrets
+import time
 from collections.abc import Iterator
 
-from proxy.store.files import sync_folder
+from proxy.store.files import make_folder, sync_folder
+
+_MAKING = ".making"
 
 
 class Links:
@@ -29,13 +33,15 @@ class Links:
     def __init__(self, folder: str) -> None:
         self.folder = folder
         os.makedirs(folder, exist_ok=True)
+        self._durable = {folder}
 
     def put(self, text: str, *parts: str) -> None:
         """Write a link, or another text to it, durably. Raises OSError."""
         path = os.path.join(self.folder, *parts)
-        folder, name = os.path.split(path)
-        _make_folder(folder)
-        making = os.path.join(folder, f".{name[:100]}.{secrets.token_hex(8)}")
+        folder = os.path.dirname(path)
+        make_folder(folder, self._durable)
+        making = os.path.join(self.folder, _MAKING, secrets.token_hex(16))
+        os.makedirs(os.path.dirname(making), exist_ok=True)
         try:
             with open(making, "x", encoding="utf-8") as file:
                 file.write(text)
@@ -47,6 +53,19 @@ class Links:
                 os.unlink(making)
             raise
         sync_folder(folder)
+
+    def settle(self, *parts: str) -> None:
+        """What is seen of a folder is there to stay, also what somebody else put there a moment ago. Raises OSError."""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            sync_folder(os.path.join(self.folder, *parts))
+
+    def sweep(self, age: float) -> None:
+        """Remove what was on its way for `age` seconds and never arrived. Raises OSError."""
+        before = time.time() - age
+        with contextlib.suppress(FileNotFoundError), os.scandir(os.path.join(self.folder, _MAKING)) as entries:
+            for entry in entries:
+                if entry.stat().st_mtime < before:
+                    os.unlink(entry.path)
 
     def get(self, *parts: str) -> str | None:
         """A link's text, None where there is none; bytes that are no text stand in it as U+FFFD, and what reads it will
@@ -82,14 +101,3 @@ class Links:
             if any(name.startswith("_") for name in names):
                 yield os.path.relpath(folder, self.folder)
             names[:] = [name for name in names if not name.startswith("_")]
-
-
-def _make_folder(path: str) -> None:
-    """A folder and those above it, each durable in the one above."""
-    if os.path.isdir(path):
-        return
-    above = os.path.dirname(path)
-    _make_folder(above)
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(path, 0o750)
-    sync_folder(above)

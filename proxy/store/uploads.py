@@ -55,9 +55,13 @@ class Uploads:
         """A new session; its id. `algorithm` is what the client says it will name the blob by. Raises OSError."""
         name = secrets.token_hex(_ID // 2)
         path = self._path(name)
-        with open(f"{path}.session", "x", encoding="utf-8") as file:
-            json.dump({"repository": repository, "algorithm": algorithm}, file)
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        try:
+            with open(f"{path}.session", "x", encoding="utf-8") as file:
+                json.dump({"repository": repository, "algorithm": algorithm}, file)
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except BaseException:
+            self.forget(name)
+            raise
         return name
 
     def size(self, repository: str, name: str) -> int:
@@ -90,15 +94,15 @@ class Uploads:
 
     def keep(self, files: Files, digest: Digest, content: bytes) -> None:
         """Content that came whole and was verified becomes a blob, durably. Blocks. Raises OSError."""
-        if _holds(files, digest, content):
+        if _holds(files, digest, content) and files.settle(digest):
             return
         path = self._path(f".{secrets.token_hex(_ID // 2)}")
         try:
             with open(path, "xb") as file:
                 file.write(content)
                 file.flush()
-                os.fsync(file.fileno())
                 os.fchmod(file.fileno(), 0o444)
+                os.fsync(file.fileno())
             files.adopt(path, digest)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -124,11 +128,16 @@ class Uploads:
             self._hashed.popitem(last=False)
 
     def sweep(self, age: float) -> int:
-        """Forget sessions nobody has written to for `age` seconds; how many. Raises OSError."""
+        """Forget sessions nobody has written to for `age` seconds; how many. What a kill left of one, or of a manifest
+        on its way, goes with them. Raises OSError."""
         before, swept = time.time() - age, 0
-        with os.scandir(self._folder) as entries:
-            names = [entry.name for entry in entries if len(entry.name) == _ID]
-        for name in names:
+        names = sorted(os.listdir(self._folder))
+        whole = [name for name in names if len(name) == _ID]
+        for name in set(names) - {file for each in whole for file in (each, f"{each}.session")}:
+            with contextlib.suppress(FileNotFoundError):
+                if os.stat(self._path(name)).st_mtime < before:
+                    os.unlink(self._path(name))
+        for name in whole:
             with contextlib.suppress(FileNotFoundError):
                 fd = os.open(self._path(name), os.O_RDWR | os.O_CLOEXEC)
                 try:
@@ -205,8 +214,8 @@ class Upload:
 
     def _commit(self, files: Files, digest: Digest) -> None:
         os.fsync(self._fd)
-        os.fchmod(self._fd, 0o444)
         files.adopt(self._uploads._path(self._name), digest)
+        os.fchmod(self._fd, 0o444)  # not before: a session that a kill leaves read-only could not be gone on from
         self._uploads.forget(self._name)
 
     def forget(self) -> None:

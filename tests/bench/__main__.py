@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from tests.bench import blobs, manifests, memory, scale
+from tests.bench import blobs, manifests, memory, push, scale
 from tests.bench.replay.__main__ import main as replay
 from tests.bench.report import Row, as_json, machine, markdown
 from tests.bench.world import World, world
@@ -27,7 +27,7 @@ BENCHES: dict[str, Callable[[World], list[Row]]] = {
     "cold-pages": manifests.beside_cold_pages,
     "memory": memory.memory,
 }
-LONG: dict[str, Callable[[World], list[Row]]] = {"scale": scale.scale}
+LONG: dict[str, Callable[[World], list[Row]]] = {"push": push.push, "scale": scale.scale}
 """Only by name: minutes."""
 
 
@@ -37,8 +37,8 @@ LONG: dict[str, Callable[[World], list[Row]]] = {"scale": scale.scale}
 def main(names: tuple[str, ...], path: Path | None) -> None:
     """Each bench has an origin of its own and leaves nothing behind.
 
-    None takes a minute but `scale`, which takes minutes and runs only when it is named. `replay ...` has options of its
-    own.
+    None takes a minute but `push` and `scale`, which take minutes and run only when they are named. `replay ...` has
+    options of its own.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a stopped bench ends its servers too
     where = machine()

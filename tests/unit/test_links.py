@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 
 import pytest
 
@@ -64,8 +65,7 @@ def test_the_file_is_on_the_disk_before_its_name_and_the_name_before_the_return(
     links.put("text", "repo", "_tags", "1")
     assert done[:2] == [("fsync", "names"), ("fsync", "repo")], "new folders in those above"
     assert [step for step, _ in done[2:]] == ["fsync", "rename", "fsync"]
-    assert done[2][1].startswith(".1.")
-    assert done[4] == ("fsync", "_tags")
+    assert done[3:] == [("rename", "1"), ("fsync", "_tags")]
 
 
 def test_a_full_disk_leaves_the_old_text_and_nothing_else(links, monkeypatch):
@@ -80,6 +80,30 @@ def test_a_full_disk_leaves_the_old_text_and_nothing_else(links, monkeypatch):
             links.put("new", "a", "_tags", "1")
     assert links.get("a", "_tags", "1") == "old"
     assert os.listdir(os.path.join(links.folder, "a", "_tags")) == ["1"]
+    assert os.listdir(os.path.join(links.folder, ".making")) == []
+
+
+def test_a_folder_that_another_process_made_is_made_durable_too(links, monkeypatch):
+    os.makedirs(os.path.join(links.folder, "dev", "app", "_tags"))
+    synced = []
+    monkeypatch.setattr(module.os, "fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}")))
+    links.put("text", "dev", "app", "_tags", "1")
+    chain = [links.folder, f"{links.folder}/dev", f"{links.folder}/dev/app"]
+    assert synced[:3] == chain
+    links.put("other", "dev", "app", "_tags", "1")
+    assert not set(synced[5:]) & set(chain), "once"
+
+
+def test_what_a_kill_left_on_its_way_is_swept(links):
+    links.put("text", "dev", "app", "_tags", "1")
+    for name, age in (("old", 1000), ("young", 1)):
+        path = os.path.join(links.folder, ".making", name)
+        with open(path, "w"):
+            pass
+        os.utime(path, (time.time() - age,) * 2)
+    links.sweep(100)
+    assert os.listdir(os.path.join(links.folder, ".making")) == ["young"]
+    assert list(links.repositories()) == ["dev/app"]
 
 
 def test_many_writers_of_one_name_leave_one_whole_text(links):

@@ -167,6 +167,57 @@ async def test_old_sessions_are_swept_and_those_being_written_never(uploads, fol
     assert names == {young, busy}
 
 
+async def test_what_a_kill_left_of_a_session_is_swept(uploads, folder):
+    live = await asyncio.to_thread(begin, uploads)
+    ages = {f"{'a' * 32}.session": 1000, f".{'b' * 32}": 1000, f"{'c' * 32}.session": 1, f"{live}.session": 1000}
+    for name, age in ages.items():
+        path = os.path.join(folder, name)
+        with open(path, "a"):
+            pass
+        os.utime(path, (time.time() - age,) * 2)
+    await asyncio.to_thread(uploads.sweep, 100)
+    assert set(os.listdir(folder)) == {live, f"{live}.session", f"{'c' * 32}.session"}
+
+
+def test_a_session_that_cannot_be_made_leaves_no_trace(uploads, folder, monkeypatch):
+    def full(path, *_):
+        raise OSError(28, "No space left on device", path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("proxy.store.uploads.os.open", full)
+        with pytest.raises(OSError, match="No space"):
+            uploads.begin(REPO)
+    assert os.listdir(folder) == []
+
+
+async def test_what_others_wrote_is_hashed_beside_new_bytes_and_never_all_at_once(folder, pool, files, monkeypatch):
+    monkeypatch.setattr("proxy.store.growing._AT_ONCE", 100_000)
+    first, second = Uploads(folder, pool), Uploads(folder, pool)
+    name = await asyncio.to_thread(begin, first)
+    await append(first, name, CONTENT[:1_000_000])
+    for at in range(1_000_000, 1_005_000, 1000):
+        await append(second, name, CONTENT[at : at + 1000])
+    assert second._hashed[name].upto == 500_000, "behind still"
+    upload = await asyncio.to_thread(second.open, REPO, name)
+    for at in range(1_005_000, 1_105_000, 5000):
+        await upload.write(CONTENT[at : at + 5000])
+        await asyncio.sleep(0.001)
+    await upload.close()
+    assert second._hashed[name].upto == 1_105_000, "caught up"
+    await append(second, name, CONTENT[1_105_000:])
+    assert await finish(second, files, name, Digest.of(CONTENT))
+
+
+async def test_one_that_never_catches_up_is_read_at_the_end(folder, pool, files, monkeypatch):
+    monkeypatch.setattr("proxy.store.growing._AT_ONCE", 10)
+    first, second = Uploads(folder, pool), Uploads(folder, pool)
+    name = await asyncio.to_thread(begin, first)
+    await append(first, name, CONTENT[:1_000_000])
+    await append(second, name, *[CONTENT[at : at + 10_000] for at in range(1_000_000, len(CONTENT), 10_000)])
+    assert not await finish(second, files, name, Digest.of(CONTENT[:-1]))
+    assert await finish(second, files, name, Digest.of(CONTENT))
+
+
 async def test_a_full_disk_keeps_what_there_is(uploads, monkeypatch):
     name = await asyncio.to_thread(begin, uploads)
     await append(uploads, name, b"abc")
