@@ -38,12 +38,12 @@ class Outcomes:
     def refusal(self, key: str, arrived: float) -> RegistryError | None:
         """The error that answers a request for `key` which arrived at `arrived`, None when it must be asked."""
         match self._row(f"r:{key}"):
-            case [int() | float() as at, str(kind), str(message), int() | None as again, str(label)]:
+            case [int() | float() as at, str(kind), str(message), int() | None as again, *rest]:
                 if policy.refusal_counts(at, arrived):
                     known = _KINDS.get(kind)
                     if known is not None:
                         return known(message, retry_after=again)
-                    return Unavailable(message, retry_after=again, label=label)
+                    return Unavailable(message, retry_after=again, label=str(rest[0]) if rest else "other")
         return None
 
     async def refuse(self, key: str, error: RegistryError) -> None:
