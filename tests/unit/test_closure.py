@@ -150,7 +150,8 @@ def test_pins_are_kept_and_counted_in_blocks_each_digest_once(pins, tmp_path):
     pins.put("two", [pin("r/other:1", b=5000, c=0)], 10**6)
     assert sorted(pins.digests().values()) == [0, 4096, 8192]
     assert Pins(str(tmp_path / "pins")).sets() == pins.sets()
-    assert sorted(os.listdir(tmp_path / "pins")) == ["lock", "one.json", "two.json"]
+    assert sorted(os.listdir(tmp_path / "pins")) == [".making", "lock", "one.json", "two.json"]
+    assert os.listdir(tmp_path / "pins" / ".making") == []
 
 
 def test_the_same_reference_is_replaced_and_a_set_without_images_is_gone(pins):
