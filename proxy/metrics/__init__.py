@@ -31,6 +31,7 @@ def use_slot(slot: int) -> None:
     """
     global _slot
     _slot = str(slot)
+    reused = os.path.exists(os.path.join(os.environ["PROMETHEUS_MULTIPROC_DIR"], f"counter_{_slot}.db"))
     for kind in ("counter", "histogram", "gauge_livesum", "gauge_livemax", "gauge_mostrecent", "gauge_max"):
         path = os.path.join(os.environ["PROMETHEUS_MULTIPROC_DIR"], f"{kind}_{_slot}.db")
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -38,6 +39,7 @@ def use_slot(slot: int) -> None:
             os.posix_fallocate(fd, 0, _FILE)
         finally:
             os.close(fd)
+    RESTARTS.inc(reused)
 
 
 RESULTS = ("hit", "miss", "coalesced", "revalidated", "stale", "not_found", "denied", "bypass", "error")
@@ -116,7 +118,7 @@ TAGS_MOVED = Counter("tidegate_tags_moved", "Tags that read as a version and mov
 BUILD_INFO = Gauge("tidegate_build_info", "1, with the version.", ("version",), multiprocess_mode="max")
 CONFIG_RELOADED = Gauge("tidegate_config_last_reload_successful", "1 when it was.", multiprocess_mode="mostrecent")
 WORKERS = Gauge("tidegate_workers", "Workers that serve.", multiprocess_mode="livesum")
-STARTS = Counter("tidegate_worker_starts", "Workers started; more than there are: some have died.")
+RESTARTS = Counter("tidegate_worker_restarts", "Workers started because one had died.")
 CONNECTIONS = Gauge("tidegate_connections", "Clients' connections open now.", multiprocess_mode="livesum")
 DESCRIPTORS = Gauge(
     "tidegate_open_descriptors", "Descriptors open in the worker that has most.", multiprocess_mode="livemax"
@@ -133,7 +135,6 @@ def prepare(upstreams: Iterable[str], aliases: Iterable[str], version: str) -> N
 
     Hosts that a predecessor has counted bytes of are still in its files, and count towards the limit.
     """
-    STARTS.inc()
     _hosts.update(totals("tidegate_upstream_bytes_total", "host"))
     BUILD_INFO.labels(version).set(1)
     CONFIG_RELOADED.set(1)
