@@ -131,22 +131,27 @@ def busy_config(url: str) -> dict:
     }
 
 
-def pull_and_evict(far: Origin, server: Tidegate) -> None:
-    """Hits, misses, confirmed and old names; then older content gives way."""
-    image = far.add_image("pause", "v3.9", *[noise(2 * MIB, seed) for seed in range(4)])
+def evict(far: Origin, server: Tidegate) -> None:
+    """More than there is room for, the first half of it as if it had not been used for an hour."""
+    blobs = [noise(2 * MIB, seed) for seed in range(16)]
+    for number, content in enumerate(blobs):
+        digest = far.add_blob("pause", content)
+        assert get(server, blob_path("pause", digest)).is_blob(content)
+        kept(server, digest)
+        if number == 7:
+            age(server)
+    until(lambda: server.metrics().total("tidegate_evicted_idle_seconds_count") > 0)
+
+
+def pull(far: Origin, server: Tidegate) -> None:
+    """Misses, hits, confirmed tags and old names."""
+    image = far.add_image("pause", "v3.9", noise(1000))
     for _ in range(3):
         assert get(server, "/v2/pause/manifests/v3.9").status == 200
         assert get(server, "/v2/k8s.gcr.io/pause/manifests/v3.9").status == 200
         for digest, content in image.blobs.items():
             assert get(server, blob_path("pause", digest)).is_blob(content)
     assert get(server, blob_path("pause", f"sha256:{'0' * 64}")).status == 404
-    for digest in image.blobs:
-        kept(server, digest)
-    age(server)
-    for seed in range(10, 18):
-        content = noise(2 * MIB, seed)
-        assert get(server, blob_path("pause", far.add_blob("pause", content))).is_blob(content)
-    until(lambda: server.metrics().total("tidegate_evicted_idle_seconds_count") > 0)
 
 
 def fail(far: Origin, server: Tidegate) -> None:
@@ -206,7 +211,8 @@ def scraped(tmp_path_factory):
         server = stack.enter_context(tidegate(busy_config(far.url), folder=folder / "busy", workers=2))
         source = stack.enter_context(prometheus(folder / "prometheus", {"busy": server.host}))
         until(lambda: source.scraped("busy"))
-        pull_and_evict(far, server)
+        pull(far, server)
+        evict(far, server)
         push_one(server)
         share(far, server)
         fail(far, server)
