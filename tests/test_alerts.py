@@ -7,6 +7,7 @@ test_dashboards.py's. Values are in promtool's notation: `0+6x60` starts at 0 an
 import json
 import re
 import subprocess
+import sys
 from dataclasses import dataclass
 
 import pytest
@@ -224,6 +225,17 @@ def test_every_alert_has_both_kinds_of_cases_and_says_how_bad_and_what_to_do():
         for key in ("summary", "description"):
             assert len(re.search(rf'{key}: "(.*)"', body)[1]) > 40, f"{name}: {key}"
         assert re.search(r"\$labels\.instance", body), f"{name} does not say where"
+
+
+def test_what_alerts_tell_to_run_and_to_set_exists():
+    text = (FOLDER / "alerts.yml").read_text()
+    readme = (ROOT / "README.md").read_text()
+    for command, options in set(re.findall(r"`tidegate (\w+)([^`]*)`", text)):
+        asked = [sys.executable, "-m", "proxy", command, "--help"]
+        told = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        assert set(re.findall(r"--\w+", options)) <= set(re.findall(r"--\w+", told)), command
+    for section, key in re.findall(r"\[(cache|server)\] (\w+)", text):
+        assert f"`{section}.{key}`" in readme
 
 
 def test_headlines_over_time(tmp_path):
