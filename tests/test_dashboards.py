@@ -14,6 +14,7 @@ import threading
 from contextlib import ExitStack
 
 import pytest
+import yaml
 
 from tests.conformance import content as make
 from tests.conformance.client import Registry
@@ -107,14 +108,20 @@ def test_no_panel_covers_another(name):
         taken |= cells
 
 
-def test_provisioning_leads_to_the_dashboards_and_names_a_source():
-    folder = ROOT / "grafana/provisioning"
-    providers = (folder / "dashboards/tidegate.yml").read_text()
-    assert re.search(r"^apiVersion: 1\nproviders:\n  - name: ", providers, re.MULTILINE)
-    assert "path: /var/lib/grafana/dashboards/tidegate" in providers
-    assert "/var/lib/grafana/dashboards/tidegate" in (ROOT / "README.md").read_text()
-    source = (folder / "datasources/tidegate.yml").read_text()
-    assert re.search(r"^apiVersion: 1\ndatasources:\n  - name: .*\n    type: prometheus\n", source, re.MULTILINE)
+def test_provisioning_fits_what_compose_starts_and_what_the_readme_says():
+    """Paths and names of one file are those of the others."""
+    services = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())["services"]
+    mounted = dict(volume.split(":")[:2] for volume in services["grafana"]["volumes"])
+    (provider,) = yaml.safe_load((ROOT / "grafana/provisioning/dashboards/tidegate.yml").read_text())["providers"]
+    assert provider["options"]["path"] == mounted["../grafana/dashboards"]
+    assert f"`{provider['options']['path']}`" in (ROOT / "README.md").read_text()
+    (source,) = yaml.safe_load((ROOT / "grafana/provisioning/datasources/tidegate.yml").read_text())["datasources"]
+    assert source["type"] == "prometheus"
+    assert source["url"] == "http://prometheus:9090"
+    (scraped,) = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())["scrape_configs"]
+    ((target,),) = [each["targets"] for each in scraped["static_configs"]]
+    assert target.partition(":")[0] in services
+    assert f"{target.partition(':')[2]}:{target.partition(':')[2]}" in services["tidegate"]["ports"]
 
 
 # What happened while somebody scraped
