@@ -227,6 +227,8 @@ class Janitor:
             self._catalogue.remove(gone)
             freed, count = freed + sum(each.size for each in gone), count + len(gone)
             oldest = max([oldest, *(now - each.used for each in gone)])
+            for each in gone:
+                metrics.EVICTED_IDLE.observe(max(0.0, now - each.used))
             time.sleep(_REST * (time.monotonic() - began))
         metrics.CACHE_EVICTED.labels(need.reason).inc(freed)
         if count:

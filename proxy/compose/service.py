@@ -24,6 +24,7 @@ from proxy.care.pins import Pins
 from proxy.care.removal import Remover
 from proxy.care.scrub import Scrubber
 from proxy.compose.log import set_up_log
+from proxy.compose.pulse import beat
 from proxy.config import Settings, Upstream
 from proxy.errors import StartError
 from proxy.fill.flight import Flights
@@ -236,6 +237,7 @@ class Service:
         """Open what needs a running loop."""
         for client in self._clients:
             await client.start()
+        self._chores.append(asyncio.create_task(beat(self._connections)))
         self._chores.append(asyncio.create_task(self._books.keep()))
         self._chores.append(asyncio.create_task(self._janitor.keep_uses()))
         self._chores.append(asyncio.create_task(self._index.watch()))
@@ -244,6 +246,9 @@ class Service:
             self._chores.append(asyncio.create_task(self._janitor.watch()))
             bandwidth = self._settings.cache.scrub_bandwidth
             self._chores.append(asyncio.create_task(self._scrubber.watch(bandwidth, self._again.fetch)))
+
+    def _connections(self) -> int:
+        return len(self.public.connections) + len(self.admin.connections)
 
     async def _keep_house(self) -> None:
         """What one worker does for the machine: bring files and catalogue together where that is needed, and forget

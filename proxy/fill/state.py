@@ -7,6 +7,7 @@ import asyncio
 import os
 from collections.abc import Callable
 
+from proxy import metrics
 from proxy.errors import RegistryError
 from proxy.oci.digest import Digest
 from proxy.ports import BlobSource
@@ -56,6 +57,7 @@ class Fill:
 
     def join(self, sources: list[BlobSource]) -> None:
         """One more reader; its sources are more ways to the bytes."""
+        metrics.FILL_READERS.inc()
         self.readers += 1
         known = {source.key for source in self.sources}
         more = [source for source in sources if source.key not in known]
@@ -65,6 +67,7 @@ class Fill:
 
     def leave(self) -> None:
         """One reader less."""
+        metrics.FILL_READERS.dec()
         self.readers -= 1
         self._close_if_over()
 

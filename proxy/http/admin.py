@@ -100,9 +100,18 @@ class Admin:
         metrics.CACHE_IDLE.set(0 if oldest is None else max(0.0, time.time() - oldest))
         metrics.PINNED.set(space.pinned)
         metrics.DISK_FREE.set(space.free)
+        self._measure_downloads()
         for name in self._settings.upstreams:
             metrics.UPSTREAM_UP.labels(name).set(self._up(name))
             metrics.UPSTREAM_CIRCUIT.labels(name).set(_CIRCUITS[self._circuit(name)])
+            metrics.UPSTREAM_PAUSED.labels(name).set(min(way.paused for way in self._ways[name]))
+
+    def _measure_downloads(self) -> None:
+        """What is arriving on this machine, whichever worker leads it."""
+        live = [seen for _, seen in self._store.parts.live()]
+        metrics.DOWNLOADS.set(len(live))
+        metrics.DOWNLOADED.set(sum(seen.available for seen in live))
+        metrics.DOWNLOADS_MISSING.set(sum(max(0, seen.total - seen.available) for seen in live if seen.total))
 
     def _disk(self) -> tuple[int, int]:
         """Free and total bytes where the data lies."""

@@ -157,7 +157,7 @@ class Door:
     ) -> aiohttp.ClientResponse:
         sent = dict(headers) if authorization is None else {**headers, "Authorization": authorization}
         response = await self._open.request(method, url, headers=sent, allow_redirects=False, proxy=self._proxy(url))
-        metrics.UPSTREAM_REQUESTS.labels(self._upstream, str(response.status)).inc()
+        metrics.asked(self._upstream, response.status)
         return response
 
     async def _token(self, url: URL, headers: Mapping[str, str]) -> tuple[int, bytes]:

@@ -1,6 +1,6 @@
 """What unit tests share: hypothesis kept small and without traces, a store in a folder of its own.
 
-Metrics are always in files (proxy/metrics.py), so a folder for them is named before anything imports that module.
+Metrics are always in files (proxy/metrics/), so a folder for them is named before anything imports that module.
 """
 
 import atexit

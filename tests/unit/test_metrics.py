@@ -55,6 +55,12 @@ def test_every_bounded_series_stands_at_zero(show):
     assert value(samples, "tidegate_fill_duration_seconds_count") == 0
     assert value(samples, "tidegate_build_info", version="1.2") == 1
     assert value(samples, "tidegate_config_last_reload_successful") == 1
+    for status in ("200", "206", "307", "403", "404", "429", "503"):
+        assert value(samples, "tidegate_upstream_requests_total", upstream="up", status=status) == 0
+    assert value(samples, "tidegate_evicted_idle_seconds_count") == 0
+    assert value(samples, "tidegate_event_loop_delay_seconds_count") == 0
+    for gauge in ("tidegate_fill_readers", "tidegate_connections", "tidegate_open_descriptors"):
+        assert value(samples, gauge) == 0
     for name in ("requests", "hits", "misses", "pulled_bytes", "pushed_bytes"):
         for kind in ("blob", "manifest"):
             assert value(samples, f"registry_proxy_{name}_total", upstream="up", type=kind) == 0
@@ -114,6 +120,7 @@ def test_workers_add_up_and_a_slot_that_is_reused_goes_on(show):
         assert value(samples, "tidegate_client_bytes_total", **labels) == 100 * expected
         assert value(samples, "tidegate_requests_total", method="GET", **labels) == expected
         assert value(samples, "tidegate_first_byte_seconds_count", result="hit") == expected
+        assert value(samples, "tidegate_worker_restarts_total") == [0, 0, 1, 2, 3][expected - 1]
     assert value(samples, "tidegate_build_info", version="1.2") == 1, "a fact is no sum"
 
 
@@ -133,6 +140,24 @@ def test_the_hundred_and_first_host_is_other(show):
     assert len(hosts) == 101
     assert value(samples, "tidegate_upstream_bytes_total", upstream="up", host="other") == 50
     assert value(samples, "tidegate_upstream_bytes_total", upstream="up", host="h99.example") == 1
+
+
+def test_a_worker_that_starts_again_knows_the_hosts_it_has_counted(show):
+    for first in range(0, 300, 60):
+        samples = show(f"for n in range({first}, {first + 60}): metrics.received('up', 'blob', f'h{{n}}.example', 1)\n")
+    hosts = [key for key in samples if key[0] == "tidegate_upstream_bytes_total"]
+    assert len(hosts) == 101
+    assert value(samples, "tidegate_upstream_bytes_total", upstream="up", host="other") == 200
+
+
+def test_a_status_nobody_has_defined_is_other(show):
+    samples = show("for status in (200, 404, 299, 999, 600): metrics.asked('up', status)\n")
+    statuses = {
+        dict(key[1:])["status"]: found
+        for key, found in samples.items()
+        if key[0] == "tidegate_upstream_requests_total" and found
+    }
+    assert statuses == {"200": 1, "404": 1, "other": 3}
 
 
 def test_openmetrics_where_it_is_asked_for(worker):

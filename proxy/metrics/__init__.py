@@ -1,26 +1,22 @@
-"""Every metric, declared once. PROMETHEUS_MULTIPROC_DIR must be set before this is imported.
+"""Every metric, declared once, and the ways of counting. PROMETHEUS_MULTIPROC_DIR must be set before this is imported.
 
 Always the multiprocess mode of prometheus-client, with one worker too: files in a folder, one set per worker slot, so
 that a restarted worker goes on where its predecessor's counters stood and any worker answers for the machine. The
-slot stands in for the process id for that reason; gauges say how they add up over slots. Labels are bounded: never a
-repository, tag, digest or client address. Series exist at zero from the start.
+slot stands in for the process id for that reason; gauges say how they add up over slots, and are `live` where they
+speak of a process. Labels are bounded: never a repository, tag, digest or client address. Series exist at zero from
+the start. Reading it all back is exposed.py's.
 """
 
 import os
-import struct
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
-from prometheus_client.exposition import generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, Metric
-from prometheus_client.multiprocess import MultiProcessCollector
-from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client import Counter, Gauge, Histogram, values
 
-T = TypeVar("T")
-_ATTEMPTS = 10
+from proxy.metrics.exposed import exposition as exposition
+from proxy.metrics.exposed import totals as totals
+
 _FILE = 1 << 20
 """Bytes prometheus-client gives a file at first: 8,000 series."""
 _slot = "supervisor"
@@ -35,13 +31,15 @@ def use_slot(slot: int) -> None:
     """
     global _slot
     _slot = str(slot)
-    for kind in ("counter", "histogram", "gauge_livesum", "gauge_mostrecent", "gauge_max"):
+    reused = os.path.exists(os.path.join(os.environ["PROMETHEUS_MULTIPROC_DIR"], f"counter_{_slot}.db"))
+    for kind in ("counter", "histogram", "gauge_livesum", "gauge_livemax", "gauge_mostrecent", "gauge_max"):
         path = os.path.join(os.environ["PROMETHEUS_MULTIPROC_DIR"], f"{kind}_{_slot}.db")
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(fd, 0, _FILE)
         finally:
             os.close(fd)
+    RESTARTS.inc(reused)
 
 
 RESULTS = ("hit", "miss", "coalesced", "revalidated", "stale", "not_found", "denied", "bypass", "error")
@@ -52,8 +50,13 @@ REASONS = (
 )  # fmt: skip
 """Labels of errors.Unavailable."""
 HOST_LIMIT = 100
+STATUSES = ("200", "206", "301", "302", "307", "308", "401", "403", "404", "416", "429", "500", "502", "503", "504")
+"""Answers of upstreams that are to be expected: their series stand at zero."""
+_STATUSES = frozenset(int(status) for status in HTTPStatus)
 _SECONDS = (0.001, 0.005, 0.02, 0.1, 0.5, 1, 2.5, 5, 10, 30)
 _LONG = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600)
+_IDLE = (60, 600, 3600, 6 * 3600, 86400, 3 * 86400, 7 * 86400, 30 * 86400, 90 * 86400)
+_DELAY = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
 REQUESTS = Counter("tidegate_requests", "Requests answered.", ("upstream", "kind", "method", "result"))
 CLIENT_BYTES = Counter("tidegate_client_bytes", "Body bytes really written to clients.", ("upstream", "kind", "result"))
@@ -72,7 +75,25 @@ UPSTREAM_CIRCUIT = Gauge(
     ("upstream",),
     multiprocess_mode="mostrecent",
 )
+UPSTREAM_PAUSED = Gauge(
+    "tidegate_upstream_paused_seconds",
+    "Seconds it still wants to be left alone: it has answered 429.",
+    ("upstream",),
+    multiprocess_mode="mostrecent",
+)
 FILLS = Gauge("tidegate_fills_in_flight", "Downloads under way.", multiprocess_mode="livesum")
+FILL_READERS = Gauge(
+    "tidegate_fill_readers", "Clients waiting for a download or reading one that is under way.",
+    multiprocess_mode="livesum",
+)  # fmt: skip
+DOWNLOADS = Gauge(
+    "tidegate_downloads", "Blobs arriving now, each once on this machine.", multiprocess_mode="mostrecent"
+)
+DOWNLOADED = Gauge("tidegate_downloads_bytes", "Bytes of them that are here.", multiprocess_mode="mostrecent")
+DOWNLOADS_MISSING = Gauge(
+    "tidegate_downloads_missing_bytes", "Bytes of them still to come, where the size is known.",
+    multiprocess_mode="mostrecent",
+)  # fmt: skip
 FILL_SECONDS = Histogram("tidegate_fill_duration_seconds", "Time from claim to verified.", buckets=_LONG)
 FIRST_BYTE = Histogram(
     "tidegate_first_byte_seconds", "Time to the first byte of an answer.", ("result",), buckets=_SECONDS
@@ -82,6 +103,9 @@ CACHE_LIMIT = Gauge("tidegate_cache_limit_bytes", "Size limit; 0: none.", multip
 CACHE_OBJECTS = Gauge("tidegate_cache_objects", "Finished blobs.", multiprocess_mode="mostrecent")
 CACHE_EVICTED = Counter("tidegate_cache_evicted_bytes", "Bytes evicted.", ("reason",))
 CACHE_IDLE = Gauge("tidegate_cache_oldest_idle_seconds", "Idle time of the least used.", multiprocess_mode="mostrecent")
+EVICTED_IDLE = Histogram(
+    "tidegate_evicted_idle_seconds", "How long each evicted blob had not been used.", buckets=_IDLE
+)
 UNKEPT = Counter("tidegate_unkept", "Answers passed through because the disk could not keep them.")
 DISK_FREE = Gauge("tidegate_disk_free_bytes", "Free bytes where the data lies.", multiprocess_mode="mostrecent")
 PINNED = Gauge("tidegate_pinned_bytes", "Bytes pinned.", multiprocess_mode="mostrecent")
@@ -93,11 +117,25 @@ LEGACY = Counter("tidegate_legacy_requests", "Requests by an old name.", ("alias
 TAGS_MOVED = Counter("tidegate_tags_moved", "Tags that read as a version and moved upstream.", ("upstream",))
 BUILD_INFO = Gauge("tidegate_build_info", "1, with the version.", ("version",), multiprocess_mode="max")
 CONFIG_RELOADED = Gauge("tidegate_config_last_reload_successful", "1 when it was.", multiprocess_mode="mostrecent")
+WORKERS = Gauge("tidegate_workers", "Workers that serve.", multiprocess_mode="livesum")
+RESTARTS = Counter("tidegate_worker_restarts", "Workers started because one had died.")
+CONNECTIONS = Gauge("tidegate_connections", "Clients' connections open now.", multiprocess_mode="livesum")
+DESCRIPTORS = Gauge(
+    "tidegate_open_descriptors", "Descriptors open in the worker that has most.", multiprocess_mode="livemax"
+)
+DESCRIPTORS_LIMIT = Gauge("tidegate_descriptors_limit", "Descriptors a worker may have.", multiprocess_mode="livemax")
+LOOP_DELAY = Histogram(
+    "tidegate_event_loop_delay_seconds", "How much later than due a worker's event loop ran a timer.", buckets=_DELAY
+)
 _hosts: set[str] = set()
 
 
 def prepare(upstreams: Iterable[str], aliases: Iterable[str], version: str) -> None:
-    """Create every bounded series at zero."""
+    """Create every bounded series at zero, once for each worker.
+
+    Hosts that a predecessor has counted bytes of are still in its files, and count towards the limit.
+    """
+    _hosts.update(totals("tidegate_upstream_bytes_total", "host"))
     BUILD_INFO.labels(version).set(1)
     CONFIG_RELOADED.set(1)
     for result in RESULTS:
@@ -119,20 +157,10 @@ def _prepare_upstream(upstream: str) -> None:
             for method in METHODS:
                 REQUESTS.labels(upstream, kind, method, result)
     TAGS_MOVED.labels(upstream)
-    for reason in (
-        "timeout",
-        "connect",
-        "tls",
-        "dns",
-        "status",
-        "answer",
-        "body",
-        "throttled",
-        "circuit",
-        "refused",
-        "other",
-    ):
+    for reason in REASONS:
         UPSTREAM_ERRORS.labels(upstream, reason)
+    for status in STATUSES:
+        UPSTREAM_REQUESTS.labels(upstream, status)
     for kind in ("blob", "manifest"):
         RECEIVED.labels(upstream, kind)
 
@@ -167,6 +195,11 @@ def first_byte(result: str, seconds: float) -> None:
     _first_byte[(result,)].observe(seconds)
 
 
+def asked(upstream: str, status: int) -> None:
+    """Count one request that got an answer; a status nobody has defined counts as `other`."""
+    UPSTREAM_REQUESTS.labels(upstream, str(status) if status in _STATUSES else "other").inc()
+
+
 def received(upstream: str, kind: str, host: str, size: int) -> None:
     """Count body bytes that came from `host`; the hundred and first host is `other`."""
     if host not in _hosts:
@@ -174,89 +207,3 @@ def received(upstream: str, kind: str, host: str, size: int) -> None:
         _hosts.add(host)
     _upstream_bytes[upstream, host].inc(size)
     _received[upstream, kind].inc(size)
-
-
-class _Distribution:
-    """The names of CNCF Distribution's pull-through cache, for dashboards that come from there.
-
-    Derived from ours when somebody looks: five more counters on the path of every hit would cost 12 us.
-    """
-
-    def __init__(self, ours: MultiProcessCollector) -> None:
-        self._ours = ours
-
-    def collect(self) -> Iterator[Metric]:
-        sums: dict[str, dict[tuple[str, str], float]] = {name: {} for name in _ALIASES}
-        for family in self._ours.collect():  # type: ignore[no-untyped-call]
-            for sample in family.samples:
-                for name in _aliases(sample.name, sample.labels):
-                    kind = "manifest" if sample.labels["kind"] in ("manifest", "tag") else "blob"
-                    key = (sample.labels["upstream"], kind)
-                    sums[name][key] = sums[name].get(key, 0.0) + sample.value
-        for name, rows in sums.items():
-            text = f"As CNCF Distribution counts {name.replace('_', ' ')}."
-            metric = CounterMetricFamily(f"registry_proxy_{name}", text, labels=("upstream", "type"))
-            for (upstream, kind), value in rows.items():
-                metric.add_metric([upstream, kind], value)
-            yield metric
-
-
-_ALIASES = ("requests", "hits", "misses", "pulled_bytes", "pushed_bytes")
-
-
-def _aliases(name: str, labels: Mapping[str, str]) -> Iterator[str]:
-    """Which of Distribution's counters one of our samples belongs to."""
-    if labels.get("kind") not in ("blob", "manifest", "tag"):
-        return
-    if name == "tidegate_requests_total":
-        yield "requests"
-        if labels["result"] in ("hit", "coalesced", "revalidated", "stale"):
-            yield "hits"
-        elif labels["result"] in ("miss", "bypass"):
-            yield "misses"
-    elif name == "tidegate_client_bytes_total":
-        yield "pushed_bytes"
-    elif name == "tidegate_upstream_kind_bytes_total":
-        yield "pulled_bytes"
-
-
-def collect() -> CollectorRegistry:
-    """A registry that adds up what all workers of this machine wrote."""
-    registry = CollectorRegistry()
-    ours = MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    registry.register(_Distribution(ours))
-    return registry
-
-
-def exposition(accept: str) -> tuple[bytes, str]:
-    """The text a scraper asked for, and its content type. Blocks for 10-80 ms: call it in a thread."""
-    with _exposing:
-        if "application/openmetrics-text" in accept:
-            openmetrics_text: Callable[[CollectorRegistry], bytes] = openmetrics.generate_latest
-            return _patiently(openmetrics_text), openmetrics.CONTENT_TYPE_LATEST
-        return _patiently(generate_latest), "text/plain; version=0.0.4; charset=utf-8"
-
-
-def _patiently(read: Callable[[CollectorRegistry], T]) -> T:
-    """What `read` makes of the machine's files. A worker that starts or has just died changes them under us: a gauge's
-    file goes between the listing and the reading, a new one is empty for a moment."""
-    for _ in range(_ATTEMPTS):
-        try:
-            return read(collect())
-        except (OSError, ValueError, struct.error):
-            time.sleep(0.02)
-    return read(collect())
-
-
-_exposing = threading.Lock()
-
-
-def totals(name: str, label: str) -> Mapping[str, float]:
-    """A counter summed over the machine, by one label. Blocks like `exposition`."""
-    sums: dict[str, float] = {}
-    for family in _patiently(lambda registry: list(registry.collect())):
-        for sample in family.samples:
-            if sample.name == name:
-                key = sample.labels.get(label, "")
-                sums[key] = sums.get(key, 0.0) + sample.value
-    return sums
