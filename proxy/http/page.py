@@ -25,8 +25,6 @@ HEADERS: Mapping[str, str] = {
 }
 _KINDS = {"page.css": "text/css; charset=utf-8", "page.js": "text/javascript; charset=utf-8"}
 _RELOAD = 10
-_SAVED_BY = ("hit", "revalidated", "stale", "coalesced")
-_ASKED = (*_SAVED_BY, "miss", "bypass")
 
 Row = Mapping[str, Any]
 
@@ -37,8 +35,9 @@ def asset(name: str) -> tuple[bytes, str]:
     return files(__package__).joinpath(name).read_bytes(), kind
 
 
-def html(status: Row, images: Sequence[Row], search: str, now: float) -> str:
-    """The whole page. `images` are those that match `search`."""
+def html(status: Row, images: Sequence[Row], search: str) -> str:
+    """The whole page, of the document of `/api/status` and those rows of `/api/images` that match `search`."""
+    now = status["now"]
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>tidegate</title>\n'
@@ -69,13 +68,19 @@ def _footer(status: Row) -> str:
 
 
 def _tiles(status: Row) -> str:
-    today, ever = status["today"], status
+    today, ever = status["today"], status["since_start"]
     return (
         '<div class="tiles">\n'
-        + _tile("bytes not fetched again, today", _share(_byte_rate(today)), f"since start {_share(_byte_rate(ever))}")
-        + _tile("saved today", format_size(_saved(today)), f"since start {format_size(_saved(ever))}")
         + _tile(
-            "requests answered from here, today", _share(_hit_rate(today)), f"since start {_share(_hit_rate(ever))}"
+            "of the bytes were here, today",
+            _share(today["byte_hit_rate"]),
+            f"since start {_share(ever['byte_hit_rate'])}",
+        )
+        + _tile("saved today", _saved(today), f"since start {_saved(ever)}")
+        + _tile(
+            "of the requests were hits, today",
+            _share(today["request_hit_rate"]),
+            f"since start {_share(ever['request_hit_rate'])}",
         )
         + _tile(
             "to clients today",
@@ -93,22 +98,12 @@ def _tile(label: str, figure: str, more: str) -> str:
     )
 
 
-def _byte_rate(totals: Row) -> float | None:
-    sent = totals["client_bytes"]
-    return None if not sent else max(0.0, 1 - totals["upstream_bytes"] / sent)
-
-
-def _hit_rate(totals: Row) -> float | None:
-    asked = sum(totals["requests"].get(result, 0) for result in _ASKED)
-    return None if not asked else sum(totals["requests"].get(result, 0) for result in _SAVED_BY) / asked
-
-
-def _saved(totals: Row) -> int:
-    return max(0, int(totals["client_bytes"] - totals["upstream_bytes"]))
+def _saved(totals: Row) -> str:
+    return format_size(max(0, totals["saved_bytes"]))
 
 
 def _share(part: float | None) -> str:
-    return "-" if part is None else f"{100 * part:.1f} %"
+    return "-" if part is None else f"{100 * max(0.0, part):.1f} %"
 
 
 def _section(title: str, body: str) -> str:
@@ -161,6 +156,8 @@ def _upstreams(status: Row) -> str:
 
 
 def _state(upstream: Row) -> str:
+    if upstream["offline"]:
+        return _cell("offline by configuration", "soft")
     if not upstream["up"]:
         return _cell(f"no answer, circuit {upstream['circuit']}", "bad")
     if upstream["paused"]:
@@ -193,7 +190,7 @@ def _bar(fill: Row) -> str:
 def _problems(status: Row) -> str:
     rows = (
         _row(
-            _cell(_clock(each["time"]), "short"),
+            _cell(_clock(each["last"]), "short"),
             _cell(each.get("client", "")),
             _cell(each["image"]),
             _cell(each["status"], "short"),
@@ -210,15 +207,15 @@ def _days(status: Row) -> str:
     most = max((day["client_bytes"] for day in status["days"]), default=0)
     rows = (
         _row(
-            _cell(day["day"], "short"),
+            _cell(day["date"], "short"),
             _cell(sum(day["requests"].values()), "number"),
             _cell(format_size(day["client_bytes"]), "number"),
             _cell(format_size(day["upstream_bytes"]), "number"),
-            _cell(format_size(_saved(day)), "number"),
-            _cell(_share(_byte_rate(day)), "number"),
-            f"<td>{_progress(_saved(day), most, 'saved')}</td>",
+            _cell(_saved(day), "number"),
+            _cell(_share(day["byte_hit_rate"]), "number"),
+            f"<td>{_progress(max(0, day['saved_bytes']), most, 'saved')}</td>",
         )
-        for day in status["days"][:14]
+        for day in status["days"]
     )
     heads = ("day (UTC)", "#requests", "#to clients", "#from upstream", "#saved", "#of bytes", "")
     return _section("Day by day", _table(heads, rows, "nothing yet"))
@@ -243,11 +240,11 @@ def _hosts(status: Row, now: float) -> str:
 def _images(images: Sequence[Row], search: str, now: float) -> str:
     rows = (
         _row(
-            _cell(each["name"]),
-            _cell(each["complete"], "" if each["complete"] == "yes" else "warn"),
+            _cell(f"{each['repository']}{_reference(each['reference'])}"),
+            _cell("yes") if each["complete"] else _cell(f"no, {each['missing']} missing", "warn"),
             _cell(format_size(each["size"]), "number"),
             _cell(_ago(each["used"], now) if each["used"] else "", "short"),
-            _cell("pinned" if each["pinned"] else ""),
+            _cell("pinned" if each.get("pinned") else ""),
         )
         for each in images
     )
@@ -257,6 +254,10 @@ def _images(images: Sequence[Row], search: str, now: float) -> str:
     )
     none = "nothing of that name" if search else "nothing yet"
     return _section("What is here", form + _table(("image", "complete", "#size", "used", ""), rows, none))
+
+
+def _reference(text: str) -> str:
+    return f"@{text}" if ":" in text else f":{text}" if text else ""
 
 
 def _clock(at: float) -> str:
