@@ -133,6 +133,18 @@ class ManifestBlobUnknown(RegistryError):
     code, status = "MANIFEST_BLOB_UNKNOWN", 404
 
 
+class TimedOut(RegistryError):
+    """The client did not go on with what it had begun to send."""
+
+    code, status = "UNKNOWN", 408
+
+
+class HeadTooLarge(RegistryError):
+    """RFC 6585 section 5: request line and headers."""
+
+    code, status = "SIZE_INVALID", 431
+
+
 class TooLarge(RegistryError):
     code, status = "SIZE_INVALID", 413
 

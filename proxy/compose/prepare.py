@@ -3,11 +3,11 @@
 import contextlib
 import logging
 import os
-import resource
 import secrets
 import time
 
 from proxy.care import census
+from proxy.compose import limits
 from proxy.compose.log import set_up_log
 from proxy.config import Settings
 from proxy.errors import StartError
@@ -28,8 +28,7 @@ def prepare(settings: Settings) -> None:
     """Once, before any worker: a fresh board, a usable index, our name. Raises StartError."""
     data = settings.server.data
     Access(settings.auth).close()  # a users file that cannot be read is one line here, five dying workers later
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # systemd starts services with 1024
+    short = limits.raise_descriptors(settings)
     try:
         board = Board(os.path.join(data, "run", "board"))
         board.reset(time.time_ns())
@@ -46,7 +45,7 @@ def prepare(settings: Settings) -> None:
         raise StartError(
             f"{data} cannot be used: {error.strerror or error}; use --data with a folder of your own"
         ) from error
-    for complaint in filter(None, complaints):
+    for complaint in filter(None, (short, *complaints)):
         set_up_log(settings.log)
         _log.warning(complaint)
 

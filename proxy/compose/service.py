@@ -23,6 +23,7 @@ from proxy.care.pinning import Rooms as PinRooms
 from proxy.care.pins import Pins
 from proxy.care.removal import Remover
 from proxy.care.scrub import Scrubber
+from proxy.compose import limits
 from proxy.compose.log import set_up_log
 from proxy.compose.pulse import beat
 from proxy.config import Settings, Upstream
@@ -33,8 +34,9 @@ from proxy.fill.permits import Permits
 from proxy.fill.turn import Turns
 from proxy.http.access import AccessLog
 from proxy.http.admin import Admin, Ways
-from proxy.http.app import Api, Front
+from proxy.http.app import Api
 from proxy.http.auth import Access
+from proxy.http.front import Front
 from proxy.http.guard import Guard
 from proxy.http.keeping import Keeping
 from proxy.http.pushing import Pushing
@@ -123,7 +125,8 @@ class Service:
         router = self._router(instance)
         self._access = AccessLog(settings.log.format)
         self._guards = self._doors(router, instance)
-        self.public, self.admin = (Front(guard) for guard in self._guards)
+        public, admin = self._guards
+        self.public, self.admin = Front(public, limits.of(settings)), Front(admin)
         aliases = [alias for upstream in settings.upstreams.values() for alias in upstream.aliases]
         metrics.prepare([*settings.upstreams, *([local.NAME] if self._local else [])], aliases, __version__)
 
@@ -161,11 +164,11 @@ class Service:
     def _keeper(self, data: str) -> Janitor:
         cache = self._settings.cache
 
-        def limits(total: int) -> plan.Limits:
+        def shares(total: int) -> plan.Limits:
             return plan.Limits(cache.max_size.of(total), cache.min_free.of(total))
 
         self._pins = Pins(os.path.join(data, "pins"))
-        return Janitor(data, self._store, self._catalogue, self._pins, limits)
+        return Janitor(data, self._store, self._catalogue, self._pins, shares)
 
     def _keeping(self, router: Router) -> Keeping:
         """Pins, listing and removing."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from proxy.config import people, values
+from proxy.config import limits, people, values
 
 _Show = Callable[[Any], str]
 
@@ -52,6 +52,12 @@ SERVER: Section = {
     "drain": Key("30s", values.duration, _duration),
     "unqualified": Key([], values.hosts, values.format_list),
     "offline": Key(False, values.flag, values.format_flag),
+    "max_connections": Key(8192, values.whole(1, 1_000_000)),
+    "max_header_size": Key("64KiB", limits.header_size, values.show_size),
+    "header_timeout": Key("10s", values.positive, _duration),
+    "body_timeout": Key("1m", values.positive, _duration),
+    "write_timeout": Key("2m", values.positive, _duration),
+    "idle_timeout": Key("75s", values.positive, _duration),
 }
 AUTH: Section = {
     "push": Key("loopback", values.choice("loopback", "nobody", "users")),

@@ -46,7 +46,7 @@ class Secret:
 @dataclass(frozen=True, slots=True)
 class Server:
     """Where we listen and keep things. `workers` is resolved (never 0), `drain` is seconds; `offline` is for every
-    upstream."""
+    upstream. What clients may hold: `max_connections` of all workers, `max_header_size` in bytes, times in seconds."""
 
     listen: str
     url: str
@@ -56,6 +56,12 @@ class Server:
     drain: float
     unqualified: tuple[str, ...]
     offline: bool
+    max_connections: int
+    max_header_size: int
+    header_timeout: float
+    body_timeout: float
+    write_timeout: float
+    idle_timeout: float
 
 
 @dataclass(frozen=True, slots=True)

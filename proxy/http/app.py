@@ -1,20 +1,17 @@
-"""The protocol factory connections are given to, and the first look at every request.
+"""The first look at every request: what is asked, of whom, by whom. Connections are front.py's.
 
 aiohttp's low-level server without Application: one catch-all handler needs no router, and the difference is 20 % of
 the requests per second. Parsing and routing of a path are remembered per worker, because nodes ask the same few
 thousand paths over and over; the remembered value says nothing about content.
 """
 
-import logging
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 
-from proxy.errors import RegistryError, RequestInvalid, Unsupported
+from proxy.errors import Unsupported
 from proxy.http import handlers, respond
 from proxy.http.auth import Access
 from proxy.http.exchange import Exchange
@@ -26,13 +23,9 @@ from proxy.oci.pushes import Push
 from proxy.ports import Ask
 from proxy.registry.route import Route, Router
 
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 Page = Callable[[Exchange], Awaitable[web.StreamResponse]]
 _REMEMBERED = 8192
 _MEMORABLE = 512
-_quiet = logging.getLogger("tidegate.aiohttp")
-_quiet.addHandler(logging.NullHandler())
-_quiet.propagate = False  # its lines quote the start of what could not be parsed: a token, when that was too long
 
 
 class Api:
@@ -116,43 +109,3 @@ class Api:
         if len(self._seen) > _REMEMBERED:
             self._seen.popitem(last=False)
         return asked, route
-
-
-class _Connection(RequestHandler):
-    """A connection whose unreadable requests get an OCI error body too."""
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Raises ConnectionError when an answer has begun."""
-        if request.writer.output_size > 0:
-            raise ConnectionError("the answer has begun")
-        problem: RegistryError = RequestInvalid("the request cannot be read: malformed, or a header is too long")
-        if status >= 500:
-            problem = RegistryError("an internal error; the log of tidegate says more")
-        answer = respond.error(Exchange(request), problem)
-        answer.force_close()
-        return answer
-
-
-class Front(web.Server):
-    """Makes connections: `front()` is a protocol for `connect_accepted_socket`."""
-
-    def __init__(self, handler: Handler) -> None:
-        self._limits: dict[str, Any] = {
-            "access_log": None,
-            "logger": _quiet,
-            "keepalive_timeout": 75.0,
-            "max_line_size": 16 << 10,
-            "max_field_size": 32 << 10,
-            "auto_decompress": False,
-            "lingering_time": 2.0,
-        }
-        super().__init__(handler, **self._limits)
-
-    def __call__(self) -> RequestHandler:
-        return _Connection(self, loop=self._loop, **self._limits)

@@ -33,7 +33,10 @@ class Guard:
         exchange = Exchange(request)
         self.busy += 1
         try:
-            return await self._answer(exchange)
+            answer = await self._answer(exchange)
+            if not (request.content.is_eof() or answer.prepared):
+                answer.force_close()  # nobody reads on: say so, instead of cutting what comes next
+            return answer
         finally:
             self.busy -= 1
             self._account(exchange)
@@ -48,7 +51,7 @@ class Guard:
             exchange.result, exchange.error = "error", str(problem)
             respond.abort(exchange.request)
         except ConnectionError:
-            exchange.error = "the client left"
+            exchange.error = getattr(exchange.request.protocol, "cut_for", "") or "the client left"
         except OSError as problem:
             exchange.result = "error"
             return self._refused(exchange, _disk(problem))

@@ -46,6 +46,7 @@ from proxy.registry.route import Route
 from proxy.store.uploads import Upload
 
 _RANGE = re.compile(r"(\d{1,18})-(\d{1,18})\Z")
+_HEARD = 2 * MANIFEST_LIMIT
 _PATIENCE = 20.0
 """Seconds an answer waits for bytes to be hashed that other workers took; clients give up after 30."""
 _POLL = 0.1
@@ -244,14 +245,20 @@ def _check_order(exchange: Exchange, upload: Upload) -> None:
 
 
 async def _whole(exchange: Exchange) -> bytes:
-    """A manifest's body. Raises TooLarge, after taking the rest, so that the client hears it; ConnectionError."""
+    """A manifest's body. Raises TooLarge, after taking as much again, so that a client hears it that sends before it
+    listens; ConnectionError."""
+    announced = exchange.request.content_length or 0
+    if announced > _HEARD:
+        raise TooLarge(f"a manifest of {announced} bytes; at most {MANIFEST_LIMIT}")
     pieces, size = [], 0
     async for chunk in _body(exchange):
         size += len(chunk)
         if size <= MANIFEST_LIMIT:
             pieces.append(chunk)
+        elif size > _HEARD:
+            break
     if size > MANIFEST_LIMIT:
-        raise TooLarge(f"a manifest of {size} bytes; at most {MANIFEST_LIMIT}")
+        raise TooLarge(f"a manifest of {announced or size} bytes; at most {MANIFEST_LIMIT}")
     return b"".join(pieces)
 
 

@@ -84,6 +84,15 @@ def error(exchange: Exchange, problem: RegistryError) -> web.Response:
     )
 
 
+def unasked(problem: RegistryError) -> bytes:
+    """The same as it goes over the wire, for a connection that has brought no request."""
+    body = problem.body()
+    more = {} if problem.retry_after is None else {"Retry-After": str(problem.retry_after)}
+    sent = {**headers(**more), "Content-Type": "application/json", "Content-Length": str(len(body))}
+    lines = [f"HTTP/1.1 {problem.status} {problem.reason()}", *(f"{name}: {value}" for name, value in sent.items())]
+    return "\r\n".join([*lines, "Connection: close", "", ""]).encode() + body
+
+
 def not_modified(exchange: Exchange, sent: Mapping[str, str]) -> web.Response:
     """304, RFC 9110 section 15.4.5."""
     exchange.status = 304

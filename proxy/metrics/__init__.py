@@ -115,6 +115,7 @@ CORRUPT = Counter("tidegate_corrupt_blobs", "Blobs found bad and taken out of th
 PUSHED = Counter("tidegate_pushed_bytes", "Bytes pushed here.")
 LEGACY = Counter("tidegate_legacy_requests", "Requests by an old name.", ("alias",))
 TAGS_MOVED = Counter("tidegate_tags_moved", "Tags that read as a version and moved upstream.", ("upstream",))
+ENDED = Counter("tidegate_connections_ended", "Connections ended before their client did, by why.", ("reason",))
 BUILD_INFO = Gauge("tidegate_build_info", "1, with the version.", ("version",), multiprocess_mode="max")
 CONFIG_RELOADED = Gauge("tidegate_config_last_reload_successful", "1 when it was.", multiprocess_mode="mostrecent")
 WORKERS = Gauge("tidegate_workers", "Workers that serve.", multiprocess_mode="livesum")
@@ -144,6 +145,8 @@ def prepare(upstreams: Iterable[str], aliases: Iterable[str], version: str) -> N
         CACHE_EVICTED.labels(reason)
     for result in ("ok", "bad"):
         SCRUBBED.labels(result)
+    for reason in ("idle", "full", "header", "body", "write", "size"):
+        ENDED.labels(reason)
     for alias in aliases:
         LEGACY.labels(alias)
     for upstream in upstreams:
