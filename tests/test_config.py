@@ -168,7 +168,7 @@ MISTAKES = [
     ("[server]\n\n# c\nlissen = 1\n", r"FILE:4: unknown key lissen in \[server\]; did you mean listen\?"),
     ("x = " + "[" * 2000 + "]" * 2000, r"FILE: is nested too deep"),
     (f"server.listen{'.a' * 5000} = 1\n", r"FILE: server\.listen must be text of one line, not a table"),
-    ("[server]\nzzzz = 1\n", r"FILE:2: unknown key zzzz in \[server\]; known are data, drain, listen"),
+    ("[server]\nzzzz = 1\n", r"FILE:2: unknown key zzzz in \[server\]; known are body_timeout, data, drain, "),
     ("server = 1\n", r"FILE:1: server must be a table: \[server\]"),
     ("[upstreams.quay.io]\n", r'FILE:1: a registry\'s name with a dot needs quotes: \[upstreams\."quay\.io"\]'),
     ('[upstreams."a.b"]\nurl = "x"\n', r'FILE:2: unknown key url in \[upstreams\."a\.b"\]; did you mean urls\?'),

@@ -139,7 +139,7 @@ class Connection(RequestHandler):
 
     def _progress(self) -> tuple[str, int]:
         """What the client is waited for, and how far it is; "" where it is not the one who is waited for."""
-        if self._payload._waiter is not None:
+        if not self._payload.is_eof() and self._payload._waiter is not None:
             return "body", self._payload.total_bytes
         link = self.transport.get_extra_info("socket") if self.transport is not None else None
         if link is None or link.family == socket.AF_UNIX or link.fileno() < 0:

@@ -104,10 +104,10 @@ class Front(web.Server):
             )
 
     def _look(self) -> None:
+        self._watch = self._loop.call_later(self._every, self._look)
         now = self._loop.time()
         for each in tuple(self._held):
             each.check(now)
-        self._watch = self._loop.call_later(self._every, self._look)
 
     async def shutdown(self, timeout: float | None = None) -> None:
         """Ends everything, what is being answered after `timeout` seconds."""
