@@ -12,12 +12,12 @@ from tests.bench.world import World
 from tests.real.tidegate import Tidegate
 
 _LIMIT = 120
-_CLIENTS = 200
+_CLIENTS = 500
 _SECONDS = 6
 
 
 def memory(world: World) -> list[Row]:
-    """VmHWM of the largest worker: one cold client; 200 slow ones on a hit; 200 slow ones from the first byte on."""
+    """VmHWM of the largest worker: one cold client; 500 slow ones on a hit; 500 slow ones from the first byte on."""
     blob = world.origin.add(GIB, seed=1)
     with world.tidegate() as server:
         start = _peak(server)
