@@ -17,6 +17,15 @@ def prepare(settings):
         raise StartError(os.environ["DUMMY_PREPARE"])
 
 
+def check(settings):
+    if settings.server.url == "http://refused":
+        raise StartError("not with this URL")
+
+
+def finish(settings):
+    pass
+
+
 def build(settings, slot):
     return Dummy(settings, slot)
 
@@ -26,6 +35,7 @@ class Dummy:
         self.settings, self.slot = settings, slot
         self.public = web.Server(self._answer)
         self.admin = web.Server(self._status)
+        self.tls = lambda: None
 
     async def start(self):
         if os.environ.get("DUMMY_START"):

@@ -74,7 +74,7 @@ def front(tmp_path):
 
     @contextmanager
     def start(*trusted):
-        access = Access(Auth("loopback", "anyone", "", (), trusted))
+        access = Access(Auth("loopback", "anyone", "", (), trusted, ()))
         with pushable(access) as host:
             locations = "".join(
                 f"location /{name}/ {{ {lines} proxy_pass http://{host}/; }}\n" for name, lines in LOCATIONS.items()

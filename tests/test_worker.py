@@ -27,7 +27,8 @@ from proxy.errors import StartError
 if os.environ.get("LISTEN_FDS"):
     os.environ["LISTEN_PID"] = str(os.getpid())
 try:
-    sys.exit(worker.serve(config.load(os.devnull, os.environ, {}), "dummy_service"))
+    load = lambda: config.load(os.environ.get("DUMMY_CONFIG", os.devnull), os.environ, {})
+    sys.exit(worker.serve(load(), load, "dummy_service"))
 except StartError as error:
     sys.exit(str(error))
 """

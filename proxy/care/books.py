@@ -17,7 +17,7 @@ from proxy.upstream import ledger
 
 _EVERY = 0.5
 _SAVING = 0.1
-_SLOTS = 64
+_SLOTS = 256
 _LEDGER, _LEGACY = "e", "g"
 _log = logging.getLogger("tidegate.care")
 

@@ -110,10 +110,13 @@ def tidegate(context: click.Context) -> None:
 @any_command
 @click.pass_context
 def serve(context: click.Context, listen: str | None, data: str | None, offline: bool) -> int:
-    settings = load(context, listen=listen, data=data, offline="true" if offline else None)
+    def read() -> config.Settings:
+        return load(context, listen=listen, data=data, offline="true" if offline else None)
+
+    settings = read()
     from proxy import worker  # slow: asyncio
 
-    return worker.serve(settings)
+    return worker.serve(settings, read)
 
 
 @tidegate.command("config", help="print every setting and where it came from, or the first mistake")

@@ -121,9 +121,9 @@ def address(settings: Settings, hostname: str) -> tuple[str, str]:
     if not port:
         raise ConfigError(f"server.url: must be set, because server.listen {server.listen} has no fixed port")
     if _is(host, "is_unspecified"):
-        url = f"http://{hostname}:{port}"
+        url = f"{settings.tls.scheme}://{hostname}:{port}"
         return url, f"{url} is a guess from server.listen {server.listen}; set server.url to how clients reach it"
-    url = f"http://{server.listen}"
+    url = f"{settings.tls.scheme}://{server.listen}"
     if host == "localhost" or _is(host, "is_loopback"):
         return url, f"{url} is reached from this machine only; set server.url, and server.listen to match"
     return url, ""

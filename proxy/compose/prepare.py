@@ -11,6 +11,7 @@ from proxy.compose import limits
 from proxy.compose.log import set_up_log
 from proxy.config import Settings
 from proxy.errors import StartError
+from proxy.http import tls
 from proxy.http.auth import Access
 from proxy.store import index
 from proxy.store.board import Board
@@ -27,7 +28,7 @@ _log = logging.getLogger("tidegate")
 def prepare(settings: Settings) -> None:
     """Once, before any worker: a fresh board, a usable index, our name. Raises StartError."""
     data = settings.server.data
-    Access(settings.auth).close()  # a users file that cannot be read is one line here, five dying workers later
+    check(settings)
     short = limits.raise_descriptors(settings)
     try:
         board = Board(os.path.join(data, "run", "board"))
@@ -37,10 +38,6 @@ def prepare(settings: Settings) -> None:
         complaints = [index.prepare(os.path.join(data, "index")), census.prepare(data)]
         with open(os.path.join(data, "run", "instance"), "w", encoding="ascii") as file:
             file.write(f"tidegate-{secrets.token_hex(4)}")
-        _check_trust(settings)
-        if settings.pushing:
-            _check_format(os.path.join(data, "local"))
-            _make_durable(data)
     except OSError as error:
         raise StartError(
             f"{data} cannot be used: {error.strerror or error}; use --data with a folder of your own"
@@ -50,8 +47,33 @@ def prepare(settings: Settings) -> None:
         _log.warning(complaint)
 
 
+def check(settings: Settings) -> None:
+    """What settings name is read once before any worker has them: five dying workers would say it less clearly.
+
+    Raises StartError, ConfigError.
+    """
+    Access(settings.auth).close()
+    _check_trust(settings)
+    if settings.tls.cert_file:
+        complaint = tls.expired(settings.tls, tls.read(settings.tls), time.time())
+        if complaint:
+            set_up_log(settings.log)
+            _log.warning(complaint)
+    data = settings.server.data
+    try:
+        if settings.pushing:
+            _check_format(os.path.join(data, "local"))
+            _make_durable(data)
+    except OSError as error:
+        raise StartError(f"{data} cannot be used: {error.strerror or error}; use --data DIR") from error
+
+
+def finish(settings: Settings) -> None:
+    """Once, after the last worker has ended by itself. Raises OSError."""
+    census.stopped(settings.server.data)
+
+
 def _check_trust(settings: Settings) -> None:
-    """Certificates are read once before any worker exists: five dying workers would say it less clearly."""
     for upstream in settings.upstreams.values():
         try:
             tls_context(upstream.egress)

@@ -1,7 +1,6 @@
 """One worker: which concrete class stands behind every Protocol. No behaviour of its own."""
 
 import asyncio
-import itertools
 import logging
 import os
 import time
@@ -24,6 +23,7 @@ from proxy.care.pins import Pins
 from proxy.care.removal import Remover
 from proxy.care.scrub import Scrubber
 from proxy.compose import limits
+from proxy.compose.chores import Chores
 from proxy.compose.log import set_up_log
 from proxy.compose.pulse import beat
 from proxy.config import Settings, Upstream
@@ -43,6 +43,7 @@ from proxy.http.pushing import Pushing
 from proxy.http.scrubbing import Scrubbing
 from proxy.http.setting_up import SettingUp
 from proxy.http.spelling import Spelling
+from proxy.http.tls import LOOK, Certificates
 from proxy.oci.digest import Digest
 from proxy.ports import Registry
 from proxy.registry import local
@@ -93,9 +94,10 @@ class Service:
 
     def __init__(self, settings: Settings, slot: int) -> None:
         self._settings = settings
-        self._slot = slot
         self._draining = False
-        self._chores: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._certificates = Certificates(settings.tls)
+        self.tls = self._certificates.context
         data = settings.server.data
         self._pool = ThreadPoolExecutor(_THREADS, "store")
         self._board = Board(os.path.join(data, "run", "board"))
@@ -145,9 +147,10 @@ class Service:
         """What the machine knows of each upstream's ways, one a URL, and how fast those may be that have a limit."""
         ways: dict[str, list[Circuit]] = {}
         paces = {}
-        numbers = itertools.count()
+        numbers = os.path.join(folder, "numbers")
+        os.makedirs(folder, exist_ok=True)
         for name, upstream in self._settings.upstreams.items():
-            numbered = list(zip(numbers, upstream.urls, strict=False))
+            numbered = [(self._board.number(f"{name} {url}", numbers), url) for url in upstream.urls]
             ways[name] = [Circuit(self._board, number, URL(url).raw_host or name, folder) for number, url in numbered]
             if upstream.max_bandwidth:
                 first = numbered[0][0]
@@ -240,15 +243,19 @@ class Service:
         """Open what needs a running loop."""
         for client in self._clients:
             await client.start()
-        self._chores.append(asyncio.create_task(beat(self._connections)))
-        self._chores.append(asyncio.create_task(self._books.keep()))
-        self._chores.append(asyncio.create_task(self._janitor.keep_uses()))
-        self._chores.append(asyncio.create_task(self._index.watch()))
-        if self._slot == 0:
-            self._chores.append(asyncio.create_task(self._keep_house()))
-            self._chores.append(asyncio.create_task(self._janitor.watch()))
-            bandwidth = self._settings.cache.scrub_bandwidth
-            self._chores.append(asyncio.create_task(self._scrubber.watch(bandwidth, self._again.fetch)))
+        bandwidth = self._settings.cache.scrub_bandwidth
+        scrub = partial(self._scrubber.watch, bandwidth, self._again.fetch)
+        path = os.path.join(self._settings.server.data, "run", "chores")
+        self._chores = Chores(path, (self._keep_house, self._janitor.watch, scrub))
+        self._chores_task = asyncio.create_task(self._chores.keep())
+        own = [beat(self._connections), self._books.keep(), self._janitor.keep_uses(), self._index.watch()]
+        own.append(self._watch_certificate())
+        self._tasks = [self._chores_task, *map(asyncio.create_task, own)]
+
+    async def _watch_certificate(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK)
+            await asyncio.to_thread(self._certificates.look, self._chores.ours)
 
     def _connections(self) -> int:
         return len(self.public.connections) + len(self.admin.connections)
@@ -266,6 +273,7 @@ class Service:
     async def drain(self, seconds: float) -> None:
         """Close idle connections, let running answers finish, at most `seconds`."""
         self._draining = True
+        self._chores_task.cancel()  # whoever is there after us does them
         deadline = time.monotonic() + seconds
         for front in (self.public, self.admin):
             front.pre_shutdown()
@@ -276,8 +284,8 @@ class Service:
 
     async def close(self) -> None:
         """Stop fills, leaving them resumable; close files and connections."""
-        for chore in self._chores:
-            chore.cancel()
+        for task in self._tasks:
+            task.cancel()
         await self._flights.close()
         await self._turns.close()
         for client in self._clients:
@@ -289,5 +297,3 @@ class Service:
         await asyncio.to_thread(self._catalogue.close)
         self._pool.shutdown(wait=True)
         self._sync_pool.shutdown(wait=True)
-        if self._slot == 0:
-            census.stopped(self._settings.server.data)

@@ -20,10 +20,11 @@ from proxy.config.settings import (
     Server,
     Settings,
     Share,
+    Tls,
     Upstream,
     WrongOption,
 )
-from proxy.config.show import Row, as_json, render, rows
+from proxy.config.show import Row, as_json, changed, render, rows
 from proxy.config.values import duration as parse_duration
 from proxy.config.values import format_size, parse_listen
 from proxy.config.values import url as parse_url
@@ -40,9 +41,11 @@ __all__ = [
     "Server",
     "Settings",
     "Share",
+    "Tls",
     "Upstream",
     "WrongOption",
     "as_json",
+    "changed",
     "format_size",
     "load",
     "parse_duration",

@@ -6,7 +6,7 @@ single values, then what contradicts something else.
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any, NoReturn
@@ -34,6 +34,7 @@ from proxy.config.settings import (
     Secret,
     Server,
     Settings,
+    Tls,
     Upstream,
     WrongOption,
 )
@@ -91,12 +92,23 @@ class _Loader:
         self._check_shared(upstreams, server["names"])
         pushing = "local" in self._source.tables or any(name.startswith("TIDEGATE_LOCAL_") for name in self._environ)
         self._server_defaults(server, upstreams, pushing)
-        auth = self._auth()
+        tls = Tls(**self._agreeing("tls", people.alone))
+        auth = Auth(**self._agreeing("auth", people.contradiction))
         cache = Cache(**self._section("cache"))
         local = Local(**self._section("local"))
         log = Log(**self._section("log"))
         return Settings(
-            Server(**server), auth, cache, way_out, upstreams, local, pushing, log, self._origins, self._source.name
+            Server(**server),
+            tls,
+            auth,
+            cache,
+            way_out,
+            upstreams,
+            local,
+            pushing,
+            log,
+            self._origins,
+            self._source.name,
         )
 
     def _fail(self, where: str, what: str) -> NoReturn:
@@ -229,11 +241,12 @@ class _Loader:
         account = f"{quote(name, safe='')}:{quote(secret.reveal(), safe='')}@" if name else ""
         return Egress(**{**found, "proxy": urlunsplit(url._replace(netloc=account + url.netloc))})
 
-    def _auth(self) -> Auth:
-        found = self._section("auth")
-        if mistake := people.contradiction(found):
-            self._fail(self._origins[f"auth.{mistake[0]}"], mistake[1])
-        return Auth(**found)
+    def _agreeing(self, section: str, wrong: Callable[[Mapping[str, Any]], tuple[str, str] | None]) -> dict[str, Any]:
+        """A section in which no key stands against another one."""
+        found = self._section(section)
+        if mistake := wrong(found):
+            self._fail(self._origins[f"{section}.{mistake[0]}"], mistake[1])
+        return found
 
     def _under(self, name: str, written: str, keys: Section, table: Mapping[str, Any]) -> dict[str, Any]:
         """The keys of an upstream: the file, else the default, which for two of them depends on the name."""

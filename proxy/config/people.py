@@ -1,4 +1,4 @@
-"""How the settings of [auth] are read: addresses of proxies, who may push which names, what contradicts what.
+"""How the settings are read that say who may do what: [auth], [tls], patterns of repositories; what contradicts what.
 
 What must not live here: deciding about a request, and opening the users file, which commands that only read the
 configuration may have no right to. Readers raise ValueError whose text continues "<key> ...", as in values.
@@ -13,6 +13,7 @@ from typing import Any
 from proxy.config.values import strings
 
 _GRANT = re.compile(r"(?P<user>[^:\s][^:]*)=(?P<pattern>[a-z0-9._/*-]+)\Z")
+_REPOSITORIES = re.compile(r"[a-z0-9._/*?\[\]!-]+\Z")
 _NETWORKS = 'a list of addresses and networks such as ["127.0.0.1", "10.0.0.0/8"]'
 _GRANTS = 'a list of USER=PATTERN such as ["ci=team/*", "alice=*"]'
 
@@ -37,6 +38,23 @@ def grants(value: object) -> tuple[str, ...]:
     return strings(value)
 
 
+def repositories(value: object) -> tuple[str, ...]:
+    """A list of patterns of repositories: `*` is any characters, slashes too."""
+    for item in strings(value):
+        if not _REPOSITORIES.match(item):
+            shown = json.dumps(item, ensure_ascii=False)
+            raise ValueError(f'must be a list of repositories without their registry such as ["kube-*"], not {shown}')
+    return strings(value)
+
+
+def alone(tls: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The key that says something of a certificate that is not there, and what to write; None when all is well."""
+    for key in ("key_file", "client_ca_file"):
+        if tls[key] and not tls["cert_file"]:
+            return key, f"tls.{key} has no effect without a certificate; set tls.cert_file too"
+    return None
+
+
 def contradiction(auth: Mapping[str, Any]) -> tuple[str, str] | None:
     """The key that stands against another one, and what to write instead; None when all is well."""
     by_users = "users" in (auth["push"], auth["pull"])
@@ -45,6 +63,7 @@ def contradiction(auth: Mapping[str, Any]) -> tuple[str, str] | None:
         return key, f'auth.{key} = "users" needs auth.users_file; make one with: htpasswd -B -c FILE NAME'
     if auth["users_file"] and not by_users:
         return "users_file", 'auth.users_file has no effect; set auth.push or auth.pull to "users" too'
-    if auth["push_names"] and auth["push"] != "users":
-        return "push_names", 'auth.push_names has no effect; set auth.push = "users" too'
+    for key in ("push", "pull"):
+        if auth[f"{key}_names"] and auth[key] != "users":
+            return f"{key}_names", f'auth.{key}_names has no effect; set auth.{key} = "users" too'
     return None

@@ -59,11 +59,17 @@ SERVER: Section = {
     "write_timeout": Key("2m", values.positive, _duration),
     "idle_timeout": Key("75s", values.positive, _duration),
 }
+TLS: Section = {
+    "cert_file": Key("", values.path),
+    "key_file": Key("", values.path),
+    "client_ca_file": Key("", values.path),
+}
 AUTH: Section = {
     "push": Key("loopback", values.choice("loopback", "nobody", "users")),
     "pull": Key("anyone", values.choice("anyone", "users")),
     "users_file": Key("", values.path),
     "push_names": Key([], people.grants, values.format_list),
+    "pull_names": Key([], people.grants, values.format_list),
     "trusted_proxies": Key([], people.networks, values.format_list),
 }
 CACHE: Section = {
@@ -107,6 +113,8 @@ UPSTREAM: Section = {
     "stale_if_error": Key("forever", values.lasting, _duration),
     "max_fills": Key(16, values.whole(1, 1000)),
     "max_bandwidth": Key("", values.bandwidth, values.show_size),
+    "repositories": Key(["*"], people.repositories, values.format_list),
+    "deny_repositories": Key([], people.repositories, values.format_list),
     "offline": Key(False, values.flag, values.format_flag),
     "username": Key("", values.text),
     "password": Key("", values.secret),
@@ -115,6 +123,7 @@ SECRETS = frozenset({"password", "proxy_password"})  # each also as <key>_file
 
 SECTIONS: Mapping[str, Section] = {
     "server": SERVER,
+    "tls": TLS,
     "auth": AUTH,
     "cache": CACHE,
     "egress": EGRESS,

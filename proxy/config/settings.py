@@ -65,15 +65,31 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
+class Tls:
+    """Our own certificate: absolute names of PEM files. `cert_file` empty: plain HTTP; `key_file` empty: its key is in
+    the same file; `client_ca_file` empty: clients show no certificate, else every one of them must."""
+
+    cert_file: str
+    key_file: str
+    client_ca_file: str
+
+    @property
+    def scheme(self) -> str:
+        """How URLs of the port begin."""
+        return "https" if self.cert_file else "http"
+
+
+@dataclass(frozen=True, slots=True)
 class Auth:
-    """Who may push and pull. `users_file` is absolute, or empty where no user is asked for; `push_names` holds
-    "user=pattern" (empty: every user every name), `trusted_proxies` networks."""
+    """Who may push and pull. `users_file` is absolute, or empty where no user is asked for; `push_names` and
+    `pull_names` hold "user=pattern" (empty: every user every name), `trusted_proxies` networks."""
 
     push: Literal["loopback", "nobody", "users"]
     pull: Literal["anyone", "users"]
     users_file: str
     push_names: tuple[str, ...]
     trusted_proxies: tuple[str, ...]
+    pull_names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +161,8 @@ def _matches(entry: str, host: str) -> bool:
 @dataclass(frozen=True, slots=True)
 class Upstream:
     """One registry elsewhere. `egress` is the global table with this upstream's own keys laid over it; `offline`, its
-    own or the server's: never dialled; `max_bandwidth` is bytes a second of all its fills, 0 for no limit."""
+    own or the server's: never dialled; `max_bandwidth` is bytes a second of all its fills, 0 for no limit;
+    `repositories` and `deny_repositories` are patterns of what is served of it."""
 
     name: str
     urls: tuple[str, ...]
@@ -158,6 +175,8 @@ class Upstream:
     stale_if_error: float
     max_fills: int
     max_bandwidth: int
+    repositories: tuple[str, ...]
+    deny_repositories: tuple[str, ...]
     offline: bool
     username: str
     password: Secret
@@ -193,6 +212,7 @@ class Settings:
     "/etc/x.toml:12", a variable's or an option's name."""
 
     server: Server
+    tls: Tls
     auth: Auth
     cache: Cache
     egress: Egress

@@ -40,6 +40,25 @@ def _stars(value: object) -> str:
     return f'"{"***" if value else ""}"' if isinstance(value, Secret) else ""
 
 
+def changed(old: Settings, new: Settings) -> list[str]:
+    """The keys whose values differ, secrets too; `upstreams."name"` for one that came or went."""
+    keys = [
+        f"{section}.{key}"
+        for section, keys in SECTIONS.items()
+        for key in keys
+        if getattr(getattr(old, section), key) != getattr(getattr(new, section), key)
+    ]
+    for name in dict.fromkeys((*old.upstreams, *new.upstreams)):
+        before, after = old.upstreams.get(name), new.upstreams.get(name)
+        if before is None or after is None:
+            keys.append(f'upstreams."{name}"')
+            continue
+        keys += [f'upstreams."{name}".{key}' for key in UPSTREAM if getattr(before, key) != getattr(after, key)]
+        own = [key for key in EGRESS if getattr(before.egress, key) != getattr(after.egress, key)]
+        keys += [f'upstreams."{name}".{key}' for key in own if f"egress.{key}" not in keys]
+    return [*keys, *(["local"] if old.pushing != new.pushing else [])]
+
+
 def render(settings: Settings) -> str:
     """One line a setting, in three columns, after the name of the file."""
     found = list(rows(settings))

@@ -178,6 +178,9 @@ class _Body:
         transport = request.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client has gone")
+        if transport.get_extra_info("sslcontext") is not None:
+            await self._encrypted(fd, span)
+            return
         os.lseek(fd, span.start, os.SEEK_SET)
         exchange.first_byte = exchange.first_byte or time.perf_counter()
         with io.FileIO(fd, closefd=False) as source:
@@ -189,6 +192,16 @@ class _Body:
                 exchange.sent += os.lseek(fd, 0, os.SEEK_CUR) - span.start
         if sent != span.length:
             raise BodyBroken(f"the file ends {span.length - sent} bytes too early")
+
+    async def _encrypted(self, fd: int, span: Span) -> None:
+        """Under TLS the kernel cannot send files, and asyncio's own way reads 256 KiB at a descriptor's position, which
+        several readers of one download share. Raises ConnectionError, BodyBroken."""
+        for at in range(span.start, span.stop, PIECE):
+            length = min(PIECE, span.stop - at)
+            data = await asyncio.get_running_loop().run_in_executor(None, os.pread, fd, length, at)
+            await self.write(data)
+            if len(data) != length:
+                raise BodyBroken(f"the file ends {span.stop - at - len(data)} bytes too early")
 
     async def write(self, data: bytes) -> None:
         """Raises ConnectionError."""

@@ -117,6 +117,11 @@ LEGACY = Counter("tidegate_legacy_requests", "Requests by an old name.", ("alias
 TAGS_MOVED = Counter("tidegate_tags_moved", "Tags that read as a version and moved upstream.", ("upstream",))
 ENDED = Counter("tidegate_connections_ended", "Connections ended before their client did, by why.", ("reason",))
 BUILD_INFO = Gauge("tidegate_build_info", "1, with the version.", ("version",), multiprocess_mode="max")
+CERTIFICATE = Gauge(
+    "tidegate_certificate_not_after_seconds",
+    "When our own certificate ends, seconds since 1970; 0 without TLS.",
+    multiprocess_mode="mostrecent",
+)
 CONFIG_RELOADED = Gauge("tidegate_config_last_reload_successful", "1 when it was.", multiprocess_mode="mostrecent")
 WORKERS = Gauge("tidegate_workers", "Workers that serve.", multiprocess_mode="livesum")
 RESTARTS = Counter("tidegate_worker_restarts", "Workers started because one had died.")

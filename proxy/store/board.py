@@ -8,6 +8,8 @@ through a memoryview is one move on the machines Linux runs on, so readers see t
 The folder is local and the file is rebuilt at every start: nothing in it is needed after the last worker has gone.
 """
 
+import hashlib
+import itertools
 import mmap
 import os
 import secrets
@@ -19,6 +21,7 @@ from proxy.store.lock import briefly
 
 _NAMES = 1 << 16
 _WAYS, _WAY_COUNT, _WAY_WORDS = 16, 512, 8
+_WHOSE = 6
 _RESERVED = _WAYS + _WAY_COUNT * _WAY_WORDS
 _STARTED, _UNKEPT, _TOLD = 0, 1, 2
 _MINUTE = 60 * 10**9
@@ -66,9 +69,21 @@ class Board:
         self.words[_STARTED] = now
 
     def way(self, number: int) -> int:
-        """The slot of the first of the eight words about one way out. Every worker counts the same settings the same
-        way; beyond 512 ways two share their words."""
+        """The slot of the first of the eight words about one way out; beyond 512 ways two share their words."""
         return _WAYS + number % _WAY_COUNT * _WAY_WORDS
+
+    def number(self, name: str, lock: str) -> int:
+        """The number of the way out called `name`, the same for every worker of this run: also of workers that began
+        with other settings, for whom it may be the third way and not the second. One of its words says whose it is."""
+        mark = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") | 1
+        start = (mark >> 1) % _WAY_COUNT
+        with briefly(lock):
+            for number in itertools.chain(range(start, _WAY_COUNT), range(start)):
+                whose = self.way(number) + _WHOSE
+                if self.words[whose] in (0, mark):
+                    self.words[whose] = mark
+                    return number
+        return start
 
     def unkept(self, now: int) -> bool:
         """Something could not be kept, `now` by the monotonic clock; whether a minute ago was the last time that

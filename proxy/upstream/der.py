@@ -1,12 +1,14 @@
-"""Who issued a certificate, read from its bytes (X.690, RFC 5280 section 4.1). Pure.
+"""Who issued a certificate and when it ends, read from its bytes (X.690, RFC 5280 section 4.1). Pure.
 
-Python's ssl describes only certificates it has verified; here the name of exactly those is wanted that it rejects.
+Python's ssl describes only certificates it has verified; here the name of exactly those is wanted that it rejects, and
+the end of our own one.
 Nothing is trusted because of what is read here: it is shown to a person.
 """
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
-_OID, _VERSION = 0x06, 0xA0
+_OID, _VERSION, _UTC_TIME = 0x06, 0xA0, 0x17
 _NAMES = {b"\x55\x04\x03": "CN", b"\x55\x04\x0a": "O", b"\x55\x04\x0b": "OU"}
 _CODECS = {0x0C: "utf-8", 0x13: "ascii", 0x14: "latin-1", 0x16: "ascii", 0x1E: "utf-16-be"}
 
@@ -14,18 +16,33 @@ _CODECS = {0x0C: "utf-8", 0x13: "ascii", 0x14: "latin-1", 0x16: "ascii", 0x1E: "
 def issuer(certificate: bytes) -> dict[str, str]:
     """The issuer's common name, organization and unit as "CN", "O", "OU", those that are there; ValueError when these
     bytes are no certificate."""
-    (_, whole), *_ = _items(certificate)
-    (_, signed), *_ = _items(whole)
-    fields = [value for tag, value in _items(signed) if tag != _VERSION]
-    if len(fields) < 3:
-        raise ValueError("a certificate has more fields")
     found: dict[str, str] = {}
-    for _, relative in _items(fields[2]):  # after serial number and signature algorithm
+    for _, relative in _items(_field(certificate, 2)):  # after serial number and signature algorithm
         for _, pair in _items(relative):
             (_, oid), (kind, value) = _two(pair)
             if oid in _NAMES:
                 found[_NAMES[oid]] = value.decode(_CODECS.get(kind, "latin-1"), "replace")
     return found
+
+
+def not_after(certificate: bytes) -> float:
+    """When it ends, as seconds since 1970; ValueError when these bytes are no certificate."""
+    times = list(_items(_field(certificate, 3)))
+    if len(times) != 2:
+        raise ValueError("a certificate has a beginning and an end")
+    kind, text = times[1]
+    form = "%y%m%d%H%M%SZ" if kind == _UTC_TIME else "%Y%m%d%H%M%SZ"
+    return datetime.strptime(text.decode("ascii"), form).replace(tzinfo=UTC).timestamp()
+
+
+def _field(certificate: bytes, number: int) -> bytes:
+    """A field of what is signed, the version not counted. Raises ValueError."""
+    (_, whole), *_ = _items(certificate)
+    (_, signed), *_ = _items(whole)
+    fields = [value for tag, value in _items(signed) if tag != _VERSION]
+    if len(fields) <= number:
+        raise ValueError("a certificate has more fields")
+    return fields[number]
 
 
 def _two(pair: bytes) -> tuple[tuple[int, bytes], tuple[int, bytes]]:

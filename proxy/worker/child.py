@@ -11,71 +11,121 @@ import importlib
 import os
 import signal
 import socket
+import ssl
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from proxy.config import Settings
+from proxy.worker import hello
 from proxy.worker.notify import notify
 
 ACCEPT_PAUSE = 0.1
 SETTLE = 0.1
+HANDSHAKE = 10.0
+"""Seconds a client may take to its first byte, and again for the handshake."""
+SHAKING = 2.0
+"""Seconds for those that are under way when we leave."""
+RETIRED = 3600.0
+"""Seconds the answers of a worker may take that others have replaced: a pull is not cut because a setting changed."""
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Service(Protocol):
-    """What a worker serves: two protocol factories and a life of start, drain, close."""
+    """What a worker serves: two protocol factories, the context of TLS for the next connection of the public one (None:
+    plain), and a life of start, drain, close."""
 
     public: Callable[[], asyncio.Protocol]
     admin: Callable[[], asyncio.Protocol]
+    tls: Callable[[], ssl.SSLContext | None]
 
     async def start(self) -> None:
         """Open what is needed; raises StartError."""
 
     async def drain(self, seconds: float) -> None:
-        """Let running responses finish, at most `seconds`; raises nothing."""
+        """Let running responses finish, at most `seconds`; raises nothing. May be cancelled and asked again."""
 
     async def close(self) -> None:
         """Give everything back; raises nothing."""
 
 
-def run(
-    settings: Settings, slot: int, listener: socket.socket, admin: socket.socket, lifeline: int, compose_module: str
-) -> None:
-    """The life of the worker in `slot`; returns after a drain. Raises what building the service raises."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a worker gets from its supervisor: its slot, the sockets, the pipe whose end is the supervisor's, and whom
+    to tell when it serves."""
+
+    slot: int
+    listener: socket.socket
+    admin: socket.socket
+    lifeline: int
+    ready: Callable[[], None]
+
+
+def run(settings: Settings, place: Place, compose_module: str) -> None:
+    """The life of a worker; returns after a drain. Raises what building the service raises."""
     # prometheus_client reads its folder from the environment when it is imported, so whatever imports it is
     # imported by name and late: after the supervisor has wiped that folder and set the variable.
     compose: Any = importlib.import_module(compose_module)
-    asyncio.run(_serve(lambda: compose.build(settings, slot), settings.server.drain, listener, admin, lifeline))
+    asyncio.run(_serve(lambda: compose.build(settings, place.slot), settings.server.drain, place))
 
 
-async def _serve(
-    build: Callable[[], Service], drain: float, listener: socket.socket, admin: socket.socket, lifeline: int
-) -> None:
+async def _serve(build: Callable[[], Service], drain: float, place: Place) -> None:
+    """SIGTERM ends it within `drain` seconds. SIGUSR1 says that others have taken its place: what it has begun it
+    finishes."""
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    loop.add_reader(lifeline, os._exit, 1)
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    end, stop = asyncio.Event(), asyncio.Event()
+    loop.add_reader(place.lifeline, os._exit, 1)
+    loop.add_signal_handler(signal.SIGTERM, _all, stop.set, end.set)
+    loop.add_signal_handler(signal.SIGUSR1, end.set)
     service = build()
     await service.start()
-    doors = [_Door(listener, service.public), _Door(admin, service.admin)]
+    doors = [_Door(place.listener, service.public, service.tls), _Door(place.admin, service.admin, _plain)]
     for door in doors:
         door.open()
     notify("READY=1")
-    await stop.wait()
+    place.ready()
+    await end.wait()
     for door in doors:
         await door.close()
     # What was accepted a moment ago has not brought its request yet; draining now would close it as an idle one.
     await asyncio.sleep(SETTLE)
-    await service.drain(drain)
+    if not stop.is_set():
+        await _finish(service, stop)
+    if stop.is_set():
+        await service.drain(drain)
     await service.close()
+
+
+def _all(*calls: Callable[[], None]) -> None:
+    for call in calls:
+        call()
+
+
+async def _finish(service: Service, stop: asyncio.Event) -> None:
+    """Let everything end by itself, unless told to stop."""
+    finishing, told = asyncio.create_task(service.drain(RETIRED)), asyncio.create_task(stop.wait())
+    await asyncio.wait((finishing, told), return_when=asyncio.FIRST_COMPLETED)
+    for task in (finishing, told):
+        task.cancel()
+    await asyncio.gather(finishing, told, return_exceptions=True)
+
+
+def _plain() -> None:
+    """The context of a socket that is never spoken TLS to."""
 
 
 class _Door:
     """One listening socket, watched by this worker's loop."""
 
-    def __init__(self, listener: socket.socket, factory: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        factory: Callable[[], asyncio.Protocol],
+        tls: Callable[[], ssl.SSLContext | None],
+    ) -> None:
         self._listener = listener
         self._factory = factory
+        self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._connecting: set[asyncio.Task[None]] = set()
         self._pause: asyncio.TimerHandle | None = None
@@ -94,7 +144,11 @@ class _Door:
             self._pause.cancel()
         self._loop.remove_reader(self._listener)
         self._listener.close()
-        await asyncio.gather(*self._connecting)
+        if self._connecting:
+            _, waiting = await asyncio.wait(self._connecting, timeout=SHAKING)
+            for task in waiting:
+                task.cancel()  # a handshake that has not come so far has brought no request
+            await asyncio.gather(*waiting, return_exceptions=True)
 
     def _accept(self) -> None:
         try:
@@ -115,7 +169,28 @@ class _Door:
 
     async def _connect(self, connection: socket.socket) -> None:
         # asyncio sets TCP_NODELAY on every stream transport, this one included.
+        context = self._tls()
         try:
-            await self._loop.connect_accepted_socket(self._factory, connection)
-        except OSError:
+            if context is None:
+                await self._loop.connect_accepted_socket(self._factory, connection)
+            else:
+                await self._connect_tls(connection, context)
+        except (OSError, asyncio.CancelledError):
             connection.close()
+
+    async def _connect_tls(self, connection: socket.socket, context: ssl.SSLContext) -> None:
+        """Raises OSError."""
+        async with asyncio.timeout(HANDSHAKE):
+            first = await hello.first_byte(connection)
+        if first == hello.HANDSHAKE:
+            await self._loop.connect_accepted_socket(
+                self._factory,
+                connection,
+                ssl=context,
+                ssl_handshake_timeout=HANDSHAKE,
+                ssl_shutdown_timeout=HANDSHAKE,
+            )
+            return
+        if first is not None:
+            hello.refuse_plain(connection)
+        connection.close()

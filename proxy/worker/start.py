@@ -21,39 +21,46 @@ from proxy.config.values import hide_password
 from proxy.errors import StartError
 from proxy.store import lock
 from proxy.worker import child, machine, sockets
-from proxy.worker.supervisor import Supervisor
+from proxy.worker.reload import Reload
+from proxy.worker.supervisor import Crew, Supervisor
 
 LEAVING = 5.0  # how long workers that lost their supervisor may take to notice
 
 
-def serve(settings: Settings, compose_module: str = "proxy.compose") -> int:
+Load = Callable[[], Settings]
+"""The settings read anew, for a reload. Raises ConfigError."""
+
+
+def serve(settings: Settings, load: Load, compose_module: str = "proxy.compose") -> int:
     """Serve until a signal; returns the exit status. Raises StartError, its text one line that says what to do."""
     data = settings.server.data
     _make_folder(data)
     try:
-        return _serve(settings, _take(data), compose_module)
+        return _serve(settings, load, _take(data), compose_module)
     except OSError as error:
         raise StartError(f"{data} cannot be used: {error.strerror or error}; use --data DIR or make room") from error
 
 
-def _serve(settings: Settings, held: lock.Hold, compose_module: str) -> int:
+def _serve(asked: Settings, load: Load, held: lock.Hold, compose_module: str) -> int:
     """Under the data folder's lock, which is given back. Raises StartError, OSError."""
-    data = settings.server.data
+    data = asked.server.data
     try:
         listener = sockets.inherited()
-        origin = settings.origins["server.listen"] if listener is None else "LISTEN_FDS"
-        listener = listener or sockets.public(settings.server.listen)
-        settings = _listening(settings, sockets.address(listener), origin)
+        origin = asked.origins["server.listen"] if listener is None else "LISTEN_FDS"
+        listener = listener or sockets.public(asked.server.listen)
+        settings = _listening(asked, sockets.address(listener), origin)
         admin = sockets.admin(data)
         try:
-            return _supervise(settings, listener, admin, compose_module)
+            return _supervise(asked, settings, load, listener, admin, compose_module)
         finally:
             sockets.remove_admin(data)
     finally:
         held.release()
 
 
-def _supervise(settings: Settings, listener: socket.socket, admin: socket.socket, compose_module: str) -> int:
+def _supervise(
+    asked: Settings, settings: Settings, load: Load, listener: socket.socket, admin: socket.socket, compose_module: str
+) -> int:
     metrics = _metrics_folder(settings.server.data)
     compose: Any = importlib.import_module(compose_module)  # late: see child.run
     compose.prepare(settings)
@@ -61,9 +68,12 @@ def _supervise(settings: Settings, listener: socket.socket, admin: socket.socket
     sys.stdout.flush()
     lifeline, life = os.pipe()
 
-    def work(slot: int) -> None:
-        os.close(life)
-        child.run(settings, slot, listener, admin, lifeline, compose_module)
+    def crew(settings: Settings) -> Crew:
+        def work(slot: int, ready: Callable[[], None]) -> None:
+            os.close(life)
+            child.run(settings, child.Place(slot, listener, admin, lifeline, ready), compose_module)
+
+        return Crew(settings.server.workers, settings.server.drain, work)
 
     def draining() -> str:
         count = _connections(listener)
@@ -71,7 +81,11 @@ def _supervise(settings: Settings, listener: socket.socket, admin: socket.socket
         admin.close()
         return f"{count} connection{'' if count == 1 else 's'}"
 
-    return Supervisor(settings.server.workers, settings.server.drain, work, _forget_gauges(metrics)).run(draining)
+    reload = Reload(asked, settings, load, compose, crew)
+    status = Supervisor(crew(settings), _forget_gauges(metrics), reload).run(draining)
+    if status == 0:
+        compose.finish(settings)
+    return status
 
 
 def _connections(listener: socket.socket) -> int:
@@ -143,16 +157,17 @@ def banner(settings: Settings) -> str:
     return "\n".join(
         (
             f"tidegate {__version__}   config {settings.file or 'none'}   data {server.data} ({disk}){local}",
-            f"serving  http://{server.listen}, {workers}{_warning(server.listen)}",
+            f"serving  {settings.tls.scheme}://{server.listen}, {workers}{_warning(settings)}",
             *(_upstream_line(settings, upstream) for upstream in settings.upstreams.values()),
             "next     tidegate doctor | tidegate client-config containerd\n",
         )
     )
 
 
-def _warning(listen: str) -> str:
+def _warning(settings: Settings) -> str:
+    listen = settings.server.listen
     host = "" if listen.startswith("/") else parse_listen(listen)[0]
-    if not host or host == "::1" or host.startswith("127."):
+    if settings.tls.cert_file or not host or host == "::1" or host.startswith("127."):
         return ""
     return "   WARNING: plain HTTP: anyone on the path can change what tags mean"
 

@@ -67,5 +67,5 @@ def write_users(folder):
     return path
 
 
-def auth(push="loopback", pull="anyone", users_file="", push_names=(), trusted_proxies=()):
-    return Auth(push, pull, users_file, tuple(push_names), tuple(trusted_proxies))
+def auth(push="loopback", pull="anyone", users_file="", push_names=(), trusted_proxies=(), pull_names=()):
+    return Auth(push, pull, users_file, tuple(push_names), tuple(trusted_proxies), tuple(pull_names))
