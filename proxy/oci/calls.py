@@ -98,7 +98,7 @@ def parse(method: str, raw_path: str, pushing: bool = False) -> Request:
 
     Raises NoSuchPath, NameInvalid, DigestInvalid, RequestInvalid, Unsupported.
     """
-    encoded, _, raw_query = raw_path.partition("?")
+    encoded, _, raw_query = _origin_form(raw_path).partition("?")
     path = unquote(encoded, errors="replace") if "%" in encoded else encoded
     query = _query(raw_query) if method in _READS else dict(_pairs(raw_query, 2 * pushes.TAGS_AT_ONCE))
     namespace = query.get("ns") or None
@@ -117,6 +117,14 @@ def parse(method: str, raw_path: str, pushing: bool = False) -> Request:
             allow = pushes.allowed(kind) if pushing else "GET, HEAD"
             return Request(_call(kind, name, rest, method, query, allow), namespace, method == "HEAD")
     raise NoSuchPath(f"{path[:80]!r} is not a path of the registry API")
+
+
+def _origin_form(target: str) -> str:
+    """The path of a target that names us too, as clients write it that take us for their proxy (RFC 9112, 3.2.2)."""
+    scheme, found, rest = target.partition("://")
+    if not found or scheme.lower() not in ("http", "https"):
+        return target
+    return f"/{rest.partition('/')[2]}"
 
 
 def _call(kind: str, name: str, rest: str, method: str, query: dict[str, str], allow: str) -> Call:

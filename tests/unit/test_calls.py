@@ -20,6 +20,8 @@ D512 = f"sha512:{'cd' * 64}"
     [
         ("/v2/", Ping()),
         ("/v2", Ping()),
+        ("http://cache.corp:5000/v2/", Ping()),
+        ("HTTPS://cache.corp/v2/a/tags/list?n=50&last=v1", ListTags("a", 50, "v1")),
         ("/v2/pause/manifests/3.9", GetManifest("pause", Tag("3.9"))),
         (f"/v2/a/b/c/manifests/{D256}", GetManifest("a/b/c", Digest(D256))),
         (f"/v2/pause/manifests/{D256.replace(':', '%3A')}", GetManifest("pause", Digest(D256))),
