@@ -103,7 +103,7 @@ HOSTILE = {
     "nothing": "",
     "old api": "/v1/_ping",
     "other case": "/V2/",
-    "full url": "http://elsewhere/v2/",
+    "another scheme": "ftp://elsewhere/v2/",
     "negative n": "/v2/a/tags/list?n=-1",
     "word n": "/v2/a/tags/list?n=ten",
     "other digits": "/v2/a/tags/list?n=%D9%A1",
