@@ -25,7 +25,7 @@ class Dummy:
     def __init__(self, settings, slot):
         self.settings, self.slot = settings, slot
         self.public = web.Server(self._answer)
-        self.admin = web.Server(self._status)
+        self.admin = self.desk = web.Server(self._status)
 
     async def start(self):
         if os.environ.get("DUMMY_START"):

@@ -10,6 +10,7 @@ from proxy.care import census
 from proxy.compose.log import set_up_log
 from proxy.config import Settings
 from proxy.errors import StartError
+from proxy.http import tokens
 from proxy.http.auth import Access
 from proxy.store import index
 from proxy.store.board import Board
@@ -26,6 +27,8 @@ def prepare(settings: Settings) -> None:
     """Once, before any worker: a fresh board, a usable index, our name. Raises StartError."""
     data = settings.server.data
     Access(settings.auth).close()  # a users file that cannot be read is one line here, five dying workers later
+    if settings.admin.token_file:
+        tokens.read(settings.admin.token_file)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # systemd starts services with 1024
     try:

@@ -14,13 +14,16 @@ from yarl import URL
 
 from proxy import __version__, clients, doctor, metrics
 from proxy.care import census, plan
+from proxy.care.arriving import Arriving
 from proxy.care.books import Books
+from proxy.care.days import Days
 from proxy.care.evict import Janitor
 from proxy.care.inventory import Inventory
 from proxy.care.legacy import Legacy
 from proxy.care.lost import images_to_keep
 from proxy.care.pinning import Rooms as PinRooms
 from proxy.care.pins import Pins
+from proxy.care.problems import Problems
 from proxy.care.removal import Remover
 from proxy.care.scrub import Scrubber
 from proxy.compose.log import set_up_log
@@ -31,15 +34,18 @@ from proxy.fill.outcomes import Outcomes
 from proxy.fill.permits import Permits
 from proxy.fill.turn import Turns
 from proxy.http.access import AccessLog
-from proxy.http.admin import Admin, Ways
+from proxy.http.admin import Admin
 from proxy.http.app import Api, Front
 from proxy.http.auth import Access
+from proxy.http.desk import Desk
 from proxy.http.guard import Guard
 from proxy.http.keeping import Keeping
 from proxy.http.pushing import Pushing
 from proxy.http.scrubbing import Scrubbing
 from proxy.http.setting_up import SettingUp
 from proxy.http.spelling import Spelling
+from proxy.http.state import State, Ways
+from proxy.http.tokens import Token
 from proxy.oci.digest import Digest
 from proxy.ports import Registry
 from proxy.registry import local
@@ -112,7 +118,11 @@ class Service:
         self._flights = Flights(self._store, self._outcomes, permits, self._unkept)
         self._ledger = Ledger()
         self._legacy = Legacy()
-        self._books = Books(self._index, slot, self._ledger, self._legacy)
+        self._problems = Problems()
+        self._books = Books(self._index, slot, self._ledger, self._legacy, self._problems)
+        run = os.path.join(data, "run")
+        self._days = Days(self._index, os.path.join(run, "metrics"))
+        self._arriving = Arriving(run, slot, settings.server.workers, self._flights, self._store.parts)
         self._clients: list[Client] = []
         instance = _instance(data)
         self._memory = Memory(self._board)
@@ -121,20 +131,29 @@ class Service:
         router = self._router(instance)
         self._access = AccessLog(settings.log.format)
         self._guards = self._doors(router, instance)
-        self.public, self.admin = (Front(guard) for guard in self._guards)
+        self.public, self.admin, self.desk = (Front(guard) for guard in self._guards)
         aliases = [alias for upstream in settings.upstreams.values() for alias in upstream.aliases]
         metrics.prepare([*settings.upstreams, *([local.NAME] if self._local else [])], aliases, __version__)
 
     def _doors(self, router: Router, instance: str) -> list[Guard]:
-        """What the port answers, and what the admin socket does."""
-        admin = self._admin(instance)
-        admin.add(self._keeping(router).pages())
+        """What the port answers, what the admin socket does, and what the operators' port does, where there is one."""
+        state = self._state(instance)
+        admin = self._admin(state)
+        keeping = self._keeping(router, state.everybodys)
+        admin.add(keeping.pages())
         admin.add(Scrubbing(self._scrubber, self._again.fetch).pages())
         setting_up = SettingUp(
             list(clients.WRITERS), self._settings.server.url, partial(clients.served, self._settings)
         )
-        api = Api(router, instance, admin.public(), self._access_rules, setting_up, self._pushing())
-        return [Guard(handle, self._access, self._legacy) for handle in (api, admin.private)]
+        desk = Desk(admin, Token(self._settings.admin.token_file), {"/api/images": keeping.found})
+        elsewhere = bool(self._settings.admin.listen)
+        pages = admin.probes() if elsewhere else desk.open
+        api = Api(router, instance, pages, None if elsewhere else desk, self._access_rules, setting_up, self._pushing())
+        return [Guard(handle, self._access, self._legacy, self._problems) for handle in (api, admin.private, desk)]
+
+    def _state(self, instance: str) -> State:
+        rooms = self._board, self._catalogue, self._janitor, self._ways, self._books, self._days, self._arriving
+        return State(self._settings, instance, *rooms)
 
     def _out(self, folder: str) -> tuple[Ways, Mapping[str, Pace]]:
         """What the machine knows of each upstream's ways, one a URL, and how fast those may be that have a limit."""
@@ -165,21 +184,20 @@ class Service:
         self._pins = Pins(os.path.join(data, "pins"))
         return Janitor(data, self._store, self._catalogue, self._pins, limits)
 
-    def _keeping(self, router: Router) -> Keeping:
+    def _keeping(self, router: Router, everybodys: frozenset[str]) -> Keeping:
         """Pins, listing and removing."""
         forget = Forget(self._index, self._board)
         spelling = Spelling(router, self._settings.server.unqualified, self._own_names(), forget)
         inventory = Inventory(self._store.files, self._catalogue, self._pins)
         rooms = PinRooms(spelling, self._pins, self._janitor, self._store)
         remover = Remover(inventory, self._catalogue, self._janitor, forget)
-        return Keeping(rooms, spelling, inventory, remover, lambda: self._draining)
+        return Keeping(rooms, spelling, inventory, remover, lambda: self._draining, everybodys)
 
-    def _admin(self, instance: str) -> Admin:
+    def _admin(self, state: State) -> Admin:
         def examine(image: str) -> Awaitable[Mapping[str, Any]]:
             return doctor.examine(self._settings, image, inside=True)
 
-        rooms = self._store, self._board, self._catalogue, self._janitor, self._ways, self._books
-        return Admin(self._settings, instance, *rooms, lambda: self._draining, examine)
+        return Admin(state, self._books, lambda: self._draining, examine)
 
     def _router(self, instance: str) -> Router:
         settings = self._settings
@@ -236,9 +254,12 @@ class Service:
         for client in self._clients:
             await client.start()
         self._chores.append(asyncio.create_task(self._books.keep()))
+        self._chores.append(asyncio.create_task(self._arriving.keep()))
         self._chores.append(asyncio.create_task(self._janitor.keep_uses()))
         self._chores.append(asyncio.create_task(self._index.watch()))
         if self._slot == 0:
+            await self._days.take_over(os.path.join(self._settings.server.data, "run", "metrics.last"))
+            self._chores.append(asyncio.create_task(self._days.keep()))
             self._chores.append(asyncio.create_task(self._keep_house()))
             self._chores.append(asyncio.create_task(self._janitor.watch()))
             bandwidth = self._settings.cache.scrub_bandwidth
@@ -258,11 +279,12 @@ class Service:
         """Close idle connections, let running answers finish, at most `seconds`."""
         self._draining = True
         deadline = time.monotonic() + seconds
-        for front in (self.public, self.admin):
+        fronts = (self.public, self.admin, self.desk)
+        for front in fronts:
             front.pre_shutdown()
         while any(guard.busy for guard in self._guards) and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
-        for front in (self.public, self.admin):
+        for front in fronts:
             await front.shutdown(0.1)
 
     async def close(self) -> None:

@@ -25,6 +25,7 @@ from proxy.config.schema import (
     Section,
 )
 from proxy.config.settings import (
+    AdminPort,
     Auth,
     Cache,
     ConfigError,
@@ -92,11 +93,22 @@ class _Loader:
         pushing = "local" in self._source.tables or any(name.startswith("TIDEGATE_LOCAL_") for name in self._environ)
         self._server_defaults(server, upstreams, pushing)
         auth = self._auth()
+        admin = AdminPort(**self._section("admin"))
         cache = Cache(**self._section("cache"))
         local = Local(**self._section("local"))
         log = Log(**self._section("log"))
         return Settings(
-            Server(**server), auth, cache, way_out, upstreams, local, pushing, log, self._origins, self._source.name
+            Server(**server),
+            auth,
+            admin,
+            cache,
+            way_out,
+            upstreams,
+            local,
+            pushing,
+            log,
+            self._origins,
+            self._source.name,
         )
 
     def _fail(self, where: str, what: str) -> NoReturn:

@@ -60,6 +60,10 @@ AUTH: Section = {
     "push_names": Key([], people.grants, values.format_list),
     "trusted_proxies": Key([], people.networks, values.format_list),
 }
+ADMIN: Section = {
+    "listen": Key("", values.optional_listen),
+    "token_file": Key("", values.path),
+}
 CACHE: Section = {
     "max_size": Key("50GiB", values.share, values.show_share),
     "min_free": Key("2GiB", values.share, values.show_share),
@@ -110,6 +114,7 @@ SECRETS = frozenset({"password", "proxy_password"})  # each also as <key>_file
 SECTIONS: Mapping[str, Section] = {
     "server": SERVER,
     "auth": AUTH,
+    "admin": ADMIN,
     "cache": CACHE,
     "egress": EGRESS,
     "local": LOCAL,

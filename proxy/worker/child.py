@@ -11,7 +11,7 @@ import importlib
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from proxy.config import Settings
@@ -23,10 +23,12 @@ _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class Service(Protocol):
-    """What a worker serves: two protocol factories and a life of start, drain, close."""
+    """What a worker serves: protocol factories (for the port, the admin socket and the operators' port) and a life of
+    start, drain, close."""
 
     public: Callable[[], asyncio.Protocol]
     admin: Callable[[], asyncio.Protocol]
+    desk: Callable[[], asyncio.Protocol]
 
     async def start(self) -> None:
         """Open what is needed; raises StartError."""
@@ -39,17 +41,18 @@ class Service(Protocol):
 
 
 def run(
-    settings: Settings, slot: int, listener: socket.socket, admin: socket.socket, lifeline: int, compose_module: str
+    settings: Settings, slot: int, listening: Mapping[str, socket.socket], lifeline: int, compose_module: str
 ) -> None:
-    """The life of the worker in `slot`; returns after a drain. Raises what building the service raises."""
+    """The life of the worker in `slot`; returns after a drain. `listening` holds the socket for each of the service's
+    factories, by its name. Raises what building the service raises."""
     # prometheus_client reads its folder from the environment when it is imported, so whatever imports it is
     # imported by name and late: after the supervisor has wiped that folder and set the variable.
     compose: Any = importlib.import_module(compose_module)
-    asyncio.run(_serve(lambda: compose.build(settings, slot), settings.server.drain, listener, admin, lifeline))
+    asyncio.run(_serve(lambda: compose.build(settings, slot), settings.server.drain, listening, lifeline))
 
 
 async def _serve(
-    build: Callable[[], Service], drain: float, listener: socket.socket, admin: socket.socket, lifeline: int
+    build: Callable[[], Service], drain: float, listening: Mapping[str, socket.socket], lifeline: int
 ) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -57,7 +60,7 @@ async def _serve(
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     service = build()
     await service.start()
-    doors = [_Door(listener, service.public), _Door(admin, service.admin)]
+    doors = [_Door(listener, getattr(service, name)) for name, listener in listening.items()]
     for door in doors:
         door.open()
     notify("READY=1")
