@@ -46,9 +46,8 @@ class Exchange:
 
     @property
     def client(self) -> str:
-        """The peer's address."""
-        peer = self.request.transport.get_extra_info("peername") if self.request.transport is not None else None
-        return peer[0] if isinstance(peer, tuple) and peer else "-"
+        """The peer's address, also when the connection has gone."""
+        return self.request.remote or "-"
 
     def row(self) -> dict[str, Any]:
         """What the access line says, as fields."""

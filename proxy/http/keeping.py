@@ -71,7 +71,7 @@ class Keeping:
         spelled = self._spelling.read(text) if text else []
         names = [each.name if each.image.exact else each.repository for each in spelled] + [text] * bool(text)
         found = await _in_thread(lambda: shown(self._inventory.images(), names))
-        return respond.document(exchange, found, "application/json")
+        return admin.document(exchange, found)
 
     async def found(self, exchange: Exchange) -> web.StreamResponse:
         """What everybody may see: by `search` alone, one at a time, because it reads manifests.
@@ -117,7 +117,7 @@ class Keeping:
         gone = await _in_thread(lambda: self._rooms.pins.remove(references, within))
         if not gone:
             raise NameUnknown(await _in_thread(lambda: _not_pinned(self._rooms.pins, text, name)))
-        return respond.document(exchange, {"unpinned": [{"set": a, "image": b} for a, b in gone]}, "application/json")
+        return admin.document(exchange, {"unpinned": [{"set": a, "image": b} for a, b in gone]})
 
     async def remove(self, exchange: Exchange) -> web.StreamResponse:
         """Raises RequestInvalid, ConnectionError."""
