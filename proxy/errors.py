@@ -159,6 +159,13 @@ class Unauthorized(RegistryError):
     """Who are you?"""
 
     code, status, result = "UNAUTHORIZED", 401, "denied"
+    challenge: ClassVar[str] = 'Basic realm="tidegate"'
+
+
+class TokenNeeded(Unauthorized):
+    """RFC 6750: operators have a token, no name and password."""
+
+    challenge = 'Bearer realm="tidegate"'
 
 
 class Unavailable(RegistryError):

@@ -188,6 +188,8 @@ class BlobSource(Protocol):
     upstream: str
     key: str
     """Under which this source's refusals are remembered: upstream and repository."""
+    image: str
+    """Upstream and repository, as people name it."""
     size: int | None
     """The descriptor's size where a manifest of the same repository said it."""
 

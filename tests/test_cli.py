@@ -1,12 +1,15 @@
 """The commands as people run them: help, one-line errors, exit statuses, text and JSON."""
 
+import fcntl
 import json
 import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 import time
 
 import pytest
@@ -156,16 +159,69 @@ def test_status_of_a_running_service(run, serving, tmp_path):
     for words in (
         "tidegate 0.1.0   ok   up 2 h",
         f"data {tmp_path}",
-        "cache     1.5 GiB of 50 GiB in 7 objects   0 B pinned   disk 1 TiB free of 2 TiB",
-        "2 KiB to clients   1 KiB from upstream   1 KiB saved",
-        "requests  hit 3\n",
-        "upstream  registry.k8s.io   DOWN, circuit open   https://registry.k8s.io\n",
-        "fill      sha256:abababababab   1 KiB of an unknown size\n",
+        "cache     1.5 GiB of 50 GiB in 7 objects   0 B pinned   oldest unused for 2 h   1 KiB evicted\n",
+        "disk      1 TiB free of 2 TiB\n",
+        "today                3   100%        2 KiB          1 KiB       1 KiB       50%\n",
+        "since start          3   100%        2 KiB          1 KiB       1 KiB       50%\n",
+        "2026-11-22           3   100% ",
+        "upstream  registry.k8s.io   DOWN, circuit open   https://registry.k8s.io   the name does not exist\n",
+        "fill      a/b sha256:abababababab   1 KiB of an unknown size   0 B/s   1 reader\n",
+        ":1? 2 times: 503 the name does not exist\n",
     ):
         assert words in output
+    assert output.count("\n") <= 24 and output.replace("\n", "").isprintable()
+    shown, known = re.search(r"^PROBLEMS, the last (\d+) of (\d+)$", output, re.MULTILINE).groups()
+    assert (int(shown), int(known)) == (output.count("the name does not exist") - 1, 50)
     status, output, _ = run("status", "--json")
     assert status == 0
     assert json.loads(output)["fills"][0]["size"] is None
+
+
+def test_watching_in_a_pipe(run, serving, tmp_path):
+    serving()
+    for words in ((), ("--json",)):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "proxy", "status", "--watch", *words],
+            env=environment(TIDEGATE_SERVER_DATA=str(tmp_path), TIDEGATE_CONFIG=os.devnull, FORCE_COLOR="1"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        with process.stdout, process.stderr:
+            seen = [process.stdout.readline() for _ in range(2 if words else 40)]
+            process.send_signal(signal.SIGINT)
+            assert (process.wait(10), process.stderr.read()) == (0, "")
+        assert all(line.strip("\n").isprintable() for line in seen)
+        if words:
+            assert [json.loads(line)["health"] for line in seen] == ["ok", "ok"]
+        else:
+            assert sum(line.startswith("tidegate 0.1.0") for line in seen) == 2
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_watching_on_a_terminal(serving, tmp_path, plain):
+    serving(DUMMY_HEALTH="degraded: disk full")
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    given = {"NO_COLOR": "1"} if plain else {}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "proxy", "status", "--watch"],
+        env=environment(TIDEGATE_SERVER_DATA=str(tmp_path), TIDEGATE_CONFIG=os.devnull, TERM="xterm", **given),
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+    )
+    os.close(theirs)
+    with process.stderr, open(ours, "rb", buffering=0) as terminal:
+        seen = b""
+        while seen.count(b"\x1b[J") < 2:
+            seen += terminal.read(4096)
+        process.send_signal(signal.SIGINT)
+        assert (process.wait(10), process.stderr.read()) == (0, b"")
+    screen = seen.decode().split("\x1b[H")[1]
+    assert ("\x1b[31m" in screen) is not plain
+    lines = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", screen).split("\r\n")
+    assert len(lines) <= 24 and max(map(len, lines)) <= 80
+    assert lines[0].startswith("tidegate 0.1.0   degraded: disk full   up 2 h")
 
 
 def test_a_degraded_service_is_1(run, serving):

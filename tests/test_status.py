@@ -59,14 +59,15 @@ def test_the_numbers_of_a_few_pulls(tidegate, far, workers):
     assert (found["listen"], found["data"]) == (server.host, str(server.data))
     assert found["instance"] == (server.data / "run" / "instance").read_text().strip()
     expected = {"name": REGISTRY, "urls": [far.url], "up": True, "circuit": "closed", "paused": 0}
+    expected |= {"offline": False, "last_error": None}
     assert found["upstreams"] == [expected]
     assert found["disk"]["cache_objects"] == 2
     assert found["disk"]["cache_bytes"] % 512 == 0
     assert from_upstream <= found["disk"]["cache_bytes"] < from_upstream + 2 * 4096
-    assert found["upstream_bytes"] == from_upstream
+    assert found["since_start"]["upstream_bytes"] == from_upstream
     errors = far.log.sent() - from_upstream  # the 404's body is no content
     assert 0 < errors < 200
-    requests = found["requests"]
+    requests = found["since_start"]["requests"]
     assert sum(requests.values()) == 15
     assert requests["not_found"] == 1
     assert requests["miss"] == 2
@@ -76,8 +77,9 @@ def test_the_numbers_of_a_few_pulls(tidegate, far, workers):
     assert metrics.total("tidegate_upstream_bytes_total", host="127.0.0.1") == from_upstream
     bodies = sum(metrics.total("tidegate_client_bytes_total", result=result) for result in ("hit", "miss", "coalesced"))
     assert bodies == to_clients
-    assert found["saved_bytes"] == found["client_bytes"] - from_upstream
-    assert found["client_bytes"] >= to_clients
+    assert found["since_start"]["saved_bytes"] == found["since_start"]["client_bytes"] - from_upstream
+    assert found["since_start"]["client_bytes"] >= to_clients
+    assert found["today"] | {"date": ""} == found["since_start"] | {"date": ""}
 
 
 def test_the_screen(tidegate, far):
@@ -143,7 +145,9 @@ def test_the_admin_socket_is_for_owner_and_group(tidegate):
     found = (server.data / "admin.sock").stat()
     assert stat.S_ISSOCK(found.st_mode)
     assert stat.S_IMODE(found.st_mode) == 0o660
-    assert get(server, "/api/status").status == 404  # what the socket tells, the port does not
+    seen = json.loads(get(server, "/api/status").body)  # what the socket tells, the port does not
+    assert seen["view"] == "public" and not {"data", "config", "admin_listen"} & seen.keys()
+    assert str(server.data) not in json.dumps(seen)
     assert server.stop() == 0
     assert not (server.data / "admin.sock").exists()
     done = command("status", "--data", str(server.data))

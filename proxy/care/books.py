@@ -1,4 +1,5 @@
-"""What workers know and a restart must not lose: the ledger of hosts, who asks by old names. A row a page and slot.
+"""What workers know and a restart must not lose: the ledger of hosts, who asks by old names, problems. A row a
+page and slot.
 
 A row of its own for each worker, written by that worker alone, needs no lock and no merge when it is written; whoever
 reads adds the rows up.
@@ -11,14 +12,14 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from proxy.care import legacy
+from proxy.care import legacy, problems
 from proxy.store.index import Index
 from proxy.upstream import ledger
 
 _EVERY = 0.5
 _SAVING = 0.1
 _SLOTS = 256
-_LEDGER, _LEGACY = "e", "g"
+_LEDGER, _LEGACY, _PROBLEMS = "e", "g", "q"
 _log = logging.getLogger("tidegate.care")
 
 
@@ -34,10 +35,12 @@ class Page(Protocol):
 class Books:
     """The kept tables of one data folder, and this worker's pages in them."""
 
-    def __init__(self, index: Index, slot: int, hosts: ledger.Ledger, old_names: legacy.Legacy) -> None:
+    def __init__(
+        self, index: Index, slot: int, hosts: ledger.Ledger, old_names: legacy.Legacy, met: problems.Problems
+    ) -> None:
         self._index = index
         self._slot = slot
-        self._pages: Mapping[str, Page] = {_LEDGER: hosts, _LEGACY: old_names}
+        self._pages: Mapping[str, Page] = {_LEDGER: hosts, _LEGACY: old_names, _PROBLEMS: met}
         for kind, page in self._pages.items():
             page.restore(_rows(index, kind, slot))
 
@@ -62,10 +65,19 @@ class Books:
         await self._complete()
         return kept_hosts(self._index)
 
+    def seen_hosts(self) -> list[ledger.Entry]:
+        """The whole machine's ledger, half a second old at most."""
+        return kept_hosts(self._index)
+
     async def old_names(self) -> list[legacy.Sighting]:
         """Who asks by an old name, on the whole machine."""
         await self._complete()
         return kept_old_names(self._index)
+
+    async def problems(self) -> list[problems.Problem]:
+        """The last problems of the whole machine, half a second old at most."""
+        await self.save()
+        return problems.merged(problems.read(_rows(self._index, _PROBLEMS, slot)) for slot in range(_SLOTS))
 
     async def _complete(self) -> None:
         """Wait until every worker has written down what it has seen by now."""

@@ -11,7 +11,7 @@ Everything here blocks; it is for a thread, or for a command that works alone.
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from proxy.care.closure import held_by_registries
@@ -59,8 +59,7 @@ class Image:
 
     @property
     def name(self) -> str:
-        between = "@" if ":" in self.reference else ":"
-        return f"{self.repository}{between}{self.reference}"
+        return _name(self.repository, self.reference)
 
     @property
     def size(self) -> int:
@@ -100,8 +99,30 @@ class Inventory:
 
     def images(self) -> list[Image]:
         """Every image that is known by a name, hidden ones too, by name. Raises OSError."""
+        return self._made()
+
+    def search(self, text: str, within: Collection[str] | None, limit: int) -> list[Image]:
+        """Images that are no part of others and have `text` (lower case) in their name, by name; `within` these
+        upstreams only. Repositories are read until `limit` images are found, 0: all of them. Raises OSError."""
+        found: list[Image] = []
+        for repository in self._matching(text, within):
+            images = self._made(repository)
+            found += [image for image in images if text in image.name.lower() and not image.hidden]
+            if limit and len(found) >= limit:
+                break
+        return found
+
+    def _matching(self, text: str, within: Collection[str] | None) -> list[str]:
+        """Repositories with such a name in them."""
+        rows = _named(self._catalogue.images(), self._pins.sets())
+        seen = (row for row in rows if within is None or row.repository.partition("/")[0] in within)
+        return sorted({row.repository for row in seen if text in _name(row.repository, row.reference).lower()})
+
+    def _made(self, repository: str = "") -> list[Image]:
+        """Every image, or those of one repository. Raises OSError."""
         sets = self._pins.sets()
-        rows = {(row.repository, row.reference): row for row in _named(self._catalogue.images(), sets)}
+        named = _named(self._catalogue.images(repository), sets)
+        rows = {(row.repository, row.reference): row for row in named if repository in ("", row.repository)}
         made = {name: self._image(row) for name, row in rows.items()}
         for each in made.values():
             self._pin(each, sets)
@@ -171,6 +192,11 @@ class Inventory:
             return os.pread(blob.fd, blob.size, 0) if blob.size <= MANIFEST_LIMIT else None
         finally:
             blob.close()
+
+
+def _name(repository: str, reference: str) -> str:
+    between = "@" if ":" in reference else ":"
+    return f"{repository}{between}{reference}"
 
 
 def _named(rows: Sequence[Named], sets: Mapping[str, Sequence[Pin]]) -> Iterator[Named]:

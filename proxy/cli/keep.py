@@ -11,13 +11,12 @@ from typing import Any
 import click
 
 from proxy.cli import keep_text as text
-from proxy.cli.options import any_command, load, wants_json
-from proxy.cli.talk import NotRunning, ask, stream
+from proxy.cli.options import place, that_asks, wants_json
+from proxy.cli.talk import NotRunning, Place, ask, stream
 from proxy.errors import NameInvalid, StartError
 from proxy.oci.images import images_in
 
 _PATIENCE = 120.0
-_DATA = click.option("--data", metavar="DIR", help="the data folder of the service asked about")
 
 
 def _read(context: click.Context, images: Sequence[str]) -> list[str]:
@@ -43,19 +42,16 @@ def _read(context: click.Context, images: Sequence[str]) -> list[str]:
     help="only these of an index, such as linux/amd64,linux/arm64; all where it is not given",
 )
 @click.option("--set", "name", metavar="NAME", default="default", help="pin them as part of this set  [default]")
-@_DATA
-@any_command
+@that_asks
 @click.pass_context
-def pin(
-    context: click.Context, images: tuple[str, ...], platforms: tuple[str, ...], name: str, data: str | None
-) -> int:
-    settings = load(context, data=data)
+def pin(context: click.Context, images: tuple[str, ...], platforms: tuple[str, ...], name: str) -> int:
+    asked = place(context)
     chosen = [word for option in platforms for word in option.split(",") if word]
     order = {"images": _read(context, images), "platforms": chosen, "set": name}
     quiet = wants_json(context)
     end: Mapping[str, Any] = {}
     with text.Progress(sys.stdout, quiet=quiet) as progress:
-        for end in stream(settings.server.data, "/api/pins", order):
+        for end in stream(asked, "/api/pins", order):
             progress.take(end)
     _say(context, end, text.pinned(end))
     if end["refused"]:
@@ -66,18 +62,17 @@ def pin(
 @click.command(help="let pinned images go: they may be evicted again")
 @click.argument("images", metavar="[IMAGE...]", nargs=-1)
 @click.option("--set", "name", metavar="NAME", default="", help="the whole set, or the images only in it")
-@_DATA
-@any_command
+@that_asks
 @click.pass_context
-def unpin(context: click.Context, images: tuple[str, ...], name: str, data: str | None) -> int:
-    settings = load(context, data=data)
+def unpin(context: click.Context, images: tuple[str, ...], name: str) -> int:
+    service = place(context)
     if not images and not name:
         raise click.UsageError("name images, or a set with --set NAME", context)
     named = [{"image": each} for each in _read(context, images)] if images else [{}]
     gone: list[Any] = []
     for each in named:
         asked = each | ({"set": name} if name else {})
-        rows = ask(settings.server.data, "/api/pins", seconds=_PATIENCE, method="DELETE", **asked)["unpinned"]
+        rows = ask(service, "/api/pins", seconds=_PATIENCE, method="DELETE", **asked)["unpinned"]
         gone += rows
         if not wants_json(context):
             click.echo("\n".join(f"unpinned {row['image']} from {row['set']}" for row in rows))
@@ -92,8 +87,7 @@ def unpin(context: click.Context, images: tuple[str, ...], name: str, data: str 
 @click.option("--set", "name", metavar="NAME", default="", help="only what is pinned in this set")
 @click.option("--incomplete", is_flag=True, help="only what lacks a part")
 @click.option("--sort", "order", type=click.Choice(["size", "age", "used"]), help="largest, oldest, latest used first")
-@_DATA
-@any_command
+@that_asks
 @click.pass_context
 def ls(
     context: click.Context,
@@ -102,9 +96,8 @@ def ls(
     name: str,
     incomplete: bool,
     order: str | None,
-    data: str | None,
 ) -> int:
-    rows = _images(load(context, data=data).server.data, image)
+    rows = _images(place(context), image)
     if image and not rows:
         raise StartError(f"{image} is not here; tidegate ls says what is")
     chosen = text.ordered(text.chosen(rows, pinned=pinned, name=name, incomplete=incomplete), order)
@@ -113,34 +106,33 @@ def ls(
     return 0
 
 
-def _images(data: str, image: str) -> list[Any]:
+def _images(service: Place, image: str) -> list[Any]:
     """From the service, else from the data folder alone. Raises StartError."""
     try:
         query = {"image": image} if image else {}
-        found: list[Any] = ask(data, "/api/images", seconds=_PATIENCE, **query)
+        found: list[Any] = ask(service, "/api/images", seconds=_PATIENCE, **query)
         return found
     except NotRunning:
         from proxy.cli import alone  # slow: diskcache
 
-        return alone.images(data, image)
+        return alone.images(service.data, image)
 
 
 @click.command(help="remove images from the cache")
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
-@_DATA
-@any_command
+@that_asks
 @click.pass_context
-def rm(context: click.Context, images: tuple[str, ...], data: str | None) -> int:
-    settings = load(context, data=data)
-    rows = list(_removed(context, settings.server.data, _read(context, images)))
+def rm(context: click.Context, images: tuple[str, ...]) -> int:
+    service = place(context)
+    rows = list(_removed(context, service, _read(context, images)))
     if wants_json(context):
         click.echo(json.dumps(rows, indent=2))
     return 1 if any("error" in row for row in rows) else 0
 
 
-def _removed(context: click.Context, data: str, images: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+def _removed(context: click.Context, service: Place, images: Sequence[str]) -> Iterator[Mapping[str, Any]]:
     """Each image as it goes, said at once where text is wanted."""
-    for row in stream(data, "/api/remove", {"images": images}):
+    for row in stream(service, "/api/remove", {"images": images}):
         if "done" in row:
             continue
         if not wants_json(context):

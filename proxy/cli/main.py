@@ -18,8 +18,8 @@ from proxy import config
 from proxy.cli import doctor, egress, keep, legacy, scrub
 from proxy.cli import status as status_screen
 from proxy.cli.client_config import client_config
-from proxy.cli.options import any_command, load, wants_json
-from proxy.cli.talk import NotRunning, WrongUsage, ask
+from proxy.cli.options import any_command, load, place, that_asks, wants_json
+from proxy.cli.talk import NotRunning, Place, WrongUsage, ask
 from proxy.errors import StartError
 
 _TOP = """\
@@ -36,6 +36,7 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
 _OPTIONS = """\
 Options (any command)
   -c, --config FILE     [$TIDEGATE_CONFIG, else /etc/tidegate/tidegate.toml if it exists]
+      --server URL      a tidegate elsewhere; needs --token-file [the local socket]
       --json            one JSON document instead of text
   -V, --version   -h, --help
 
@@ -128,34 +129,30 @@ def config_(context: click.Context) -> int:
     return 0
 
 
-@tidegate.command(help="health, bytes saved, live fills, disk")
-@click.option("--data", metavar="DIR", help="the data folder of the service asked about")
-@any_command
+@tidegate.command(help="health, bytes saved, live fills, disk, recent problems")
+@click.option("--watch", is_flag=True, help="again every two seconds, until Ctrl-C")
+@that_asks
 @click.pass_context
-def status(context: click.Context, data: str | None) -> int:
-    settings = load(context, data=data)
-    found = ask(settings.server.data, "/api/status")
-    click.echo(json.dumps(found, indent=2) if context.obj.get("json") else status_screen.screen(found))
-    return 0 if found["health"] == "ok" else 1
+def status(context: click.Context, watch: bool) -> int:
+    return status_screen.run(place(context), watch=watch, as_json=wants_json(context))
 
 
 @tidegate.command("egress", help="hosts this cache needs, also as the list for a firewall team")
-@click.option("--data", metavar="DIR", help="the data folder of the service asked about")
 @click.option("--list", "form", flag_value="list", help="one host a line")
 @click.option("--toml", "form", flag_value="toml", help="an allow = to paste into [egress]")
 @click.option("--since", metavar="DURATION", default="", help="only hosts seen lately, such as 30d")
 @click.option("--expected", is_flag=True, help="add the hosts registry.k8s.io is known to need")
-@any_command
+@that_asks
 @click.pass_context
-def egress_(context: click.Context, data: str | None, form: str | None, since: str, expected: bool) -> int:
-    settings = load(context, data=data)
+def egress_(context: click.Context, form: str | None, since: str, expected: bool) -> int:
+    service = place(context)
     try:
         seconds = config.parse_duration(since) if since else float("inf")
     except ValueError as error:
         raise click.UsageError(f"--since {error}", context) from None
     if form and wants_json(context):
         raise click.UsageError(f"--{form} and --json are two forms of one answer: choose one", context)
-    rows = _ledger(settings.server.data, expected)
+    rows = _ledger(service, expected)
     # What is expected and not seen yet is decided by the whole ledger: a host seen last month is no surprise.
     missing = egress.expected(rows) if expected else []
     rows = [*egress.since(rows, seconds, time.time()), *missing]
@@ -169,64 +166,61 @@ def egress_(context: click.Context, data: str | None, form: str | None, since: s
     return 0
 
 
-def _ledger(data: str, expected: bool) -> Any:
+def _ledger(service: Place, expected: bool) -> Any:
     """What a running service answers, else what its data folder holds, which is nothing before the first start: the
     firewall team asks first. Raises StartError."""
     try:
-        return ask(data, "/api/egress")
+        return ask(service, "/api/egress")
     except NotRunning:
         from proxy.cli import alone  # slow: diskcache
 
-        return [] if expected and not alone.has_run(data) else alone.hosts(data)
+        return [] if expected and not alone.has_run(service.data) else alone.hosts(service.data)
 
 
 @tidegate.command("doctor", help="walk the way out step by step and say what to change")
 @click.argument("image", default="")
-@click.option("--data", metavar="DIR", help="the data folder of the service asked about")
-@any_command
+@that_asks
 @click.pass_context
-def doctor_(context: click.Context, image: str, data: str | None) -> int:
+def doctor_(context: click.Context, image: str) -> int:
     if not image.isprintable():
         raise click.UsageError("IMAGE is not text", context)
     try:
-        report = _examined(load(context, data=data), image)
+        report = _examined(context, image)
     except config.ConfigError as error:
         report = doctor.misconfigured(image, str(error))
     click.echo(json.dumps(report, indent=2) if context.obj.get("json") else doctor.render(report))
     return 1 if report["problems"] else 0
 
 
-def _examined(settings: config.Settings, image: str) -> Mapping[str, Any]:
+def _examined(context: click.Context, image: str) -> Mapping[str, Any]:
     """By the running service, whose environment is what counts, else from here. Raises StartError."""
     try:
-        return cast(Mapping[str, Any], ask(settings.server.data, "/api/doctor", seconds=_WALK, image=image))
+        return cast(Mapping[str, Any], ask(place(context), "/api/doctor", seconds=_WALK, image=image))
     except NotRunning:
-        return doctor.alone(settings, image)
+        return doctor.alone(load(context, data=context.obj.get("data")), image)
 
 
 @tidegate.command("legacy", help="who still asks for k8s.gcr.io")
-@click.option("--data", metavar="DIR", help="the data folder of the service asked about")
-@any_command
+@that_asks
 @click.pass_context
-def legacy_(context: click.Context, data: str | None) -> int:
-    folder = load(context, data=data).server.data
+def legacy_(context: click.Context) -> int:
+    service = place(context)
     try:
-        rows = ask(folder, "/api/legacy")
+        rows = ask(service, "/api/legacy")
     except NotRunning:
         from proxy.cli import alone  # slow: diskcache
 
-        rows = alone.old_names(folder)
+        rows = alone.old_names(service.data)
     click.echo(json.dumps(rows, indent=2) if context.obj.get("json") else legacy.table(rows))
     return 0
 
 
 @tidegate.command("scrub", help="re-hash what is stored, fetch again what is bad")
 @click.option("--full", is_flag=True, help="from the beginning, not from where the last one was cut off")
-@click.option("--data", metavar="DIR", help="the data folder of the service asked about")
-@any_command
+@that_asks
 @click.pass_context
-def scrub_(context: click.Context, full: bool, data: str | None) -> int:
-    return scrub.run(load(context, data=data), full, wants_json(context))
+def scrub_(context: click.Context, full: bool) -> int:
+    return scrub.run(place(context), full, wants_json(context))
 
 
 for each in (*keep.COMMANDS, client_config):

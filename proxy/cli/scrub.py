@@ -11,26 +11,26 @@ from typing import Any
 import click
 
 from proxy import config
-from proxy.cli.talk import NotRunning, stream
+from proxy.cli.talk import NotRunning, Place, stream
 
 _LINE_EVERY = 5.0
 
 
-def run(settings: config.Settings, full: bool, as_json: bool) -> int:
+def run(service: Place, full: bool, as_json: bool) -> int:
     """1 when something bad was found in this pass. Raises StartError."""
     show = _quietly if as_json else _on_a_bar if sys.stderr.isatty() else _in_lines
-    *_, last = show(_reports(settings.server.data, full))
+    *_, last = show(_reports(service, full))
     click.echo(json.dumps(last, indent=2) if as_json else _summary(last))
     return 1 if last["bad"] else 0
 
 
-def _reports(data: str, full: bool) -> Iterator[dict[str, Any]]:
+def _reports(service: Place, full: bool) -> Iterator[dict[str, Any]]:
     try:
-        yield from stream(data, "/api/scrub", {"full": full})
+        yield from stream(service, "/api/scrub", {"full": full})
     except NotRunning:
         from proxy.cli import alone  # slow: diskcache
 
-        yield from alone.scrub(data, full)
+        yield from alone.scrub(service.data, full)
 
 
 def _quietly(reports: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:

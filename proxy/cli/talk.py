@@ -1,6 +1,5 @@
-"""Talking to the running service over its admin socket: one JSON document, or a stream of them, one a line.
-
-The file's mode is the right to speak; nothing else is checked. What cannot be reached is one sentence that says what
+"""Talking to a running service: one JSON document, or a stream of them, one a line. Over its admin socket, where the
+file's mode is the right to speak, or over HTTP with a token. What cannot be reached is one sentence that says what
 to do.
 """
 
@@ -9,15 +8,17 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from proxy.errors import StartError
 
 if TYPE_CHECKING:
-    from http.client import HTTPResponse
+    from http.client import HTTPConnection, HTTPResponse
 
 _PATIENCE = 10.0
+_JSON = ("application/json", "application/x-ndjson")
 STREAM_PATIENCE = 120.0
 """Seconds between two lines of a stream; the service says something every few seconds."""
 
@@ -30,22 +31,36 @@ class NotRunning(StartError):
     """Nobody listens on the admin socket."""
 
 
-def ask(data: str, path: str, *, seconds: float = _PATIENCE, method: str = "GET", **query: str) -> Any:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which service is asked: the one of a data folder, or where `server` is not empty the one at that URL, which knows
+    us by `token`; `ca` is a file of certificates to trust, "" for the system's."""
+
+    data: str
+    server: str = ""
+    token: str = field(default="", repr=False)
+    ca: str = ""
+
+    def __str__(self) -> str:
+        return self.server or self.data
+
+
+def ask(place: Place, path: str, *, seconds: float = _PATIENCE, method: str = "GET", **query: str) -> Any:
     """The JSON a running service answers; `query` goes into the URL. Raises NotRunning, WrongUsage, StartError."""
-    with _answer(data, method, _target(path, query), None, seconds) as answer:
+    with _answer(place, method, _target(path, query), None, seconds) as answer:
         return json.loads(answer.read())
 
 
-def stream(data: str, path: str, body: Any) -> Iterator[dict[str, Any]]:
+def stream(place: Place, path: str, body: Any) -> Iterator[dict[str, Any]]:
     """POST `body`, then one document a line as long as the work takes. Raises NotRunning, WrongUsage, StartError; one
     that ends without `"done": true` was cut off, and is a StartError too."""
-    with _answer(data, "POST", path, json.dumps(body).encode(), STREAM_PATIENCE) as answer:
+    with _answer(place, "POST", path, json.dumps(body).encode(), STREAM_PATIENCE) as answer:
         for line in answer:
             document = json.loads(line)
             yield document
             if document.get("done"):
                 return
-    raise StartError(f"the tidegate at {data} broke off; what it has done so far is kept")
+    raise StartError(f"the tidegate at {place} broke off; what it has done so far is kept")
 
 
 def _target(path: str, query: dict[str, str]) -> str:
@@ -53,32 +68,73 @@ def _target(path: str, query: dict[str, str]) -> str:
 
 
 @contextmanager
-def _answer(data: str, method: str, target: str, body: bytes | None, seconds: float) -> Iterator["HTTPResponse"]:
+def _answer(place: Place, method: str, target: str, body: bytes | None, seconds: float) -> Iterator["HTTPResponse"]:
     import http.client  # slow: email
 
-    with closing(http.client.HTTPConnection("tidegate")) as connection:
+    with closing(_connection(place)) as connection:
         try:
-            connection.sock = _connect(data)
-            connection.sock.settimeout(seconds)
-            connection.request(method, target, body)
+            if not place.server:
+                connection.sock = _connect(place.data)
+                connection.sock.settimeout(seconds)
+            connection.timeout = seconds
+            connection.request(method, target, body, {"Authorization": f"Bearer {place.token}"} if place.server else {})
             answer = connection.getresponse()
             if answer.status != 200:
-                raise (WrongUsage if answer.status == 400 else StartError)(_refusal(data, answer))
+                raise (WrongUsage if answer.status == 400 else StartError)(_refusal(place, answer))
+            if place.server and answer.headers.get_content_type() not in _JSON:
+                raise StartError(f"{place} is no tidegate: it answers with {answer.headers.get_content_type()}")
             yield answer
-        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
-            raise NotRunning(f"no tidegate is running for {data}; start it with: tidegate serve") from None
-        except PermissionError:
-            raise StartError(f"no right to open {data}/admin.sock; ask as root or as its owner") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise StartError(f"the tidegate at {data} does not answer: {error or type(error).__name__}") from None
+            raise _unreachable(place, error) from None
 
 
-def _refusal(data: str, answer: "HTTPResponse") -> str:
+def _connection(place: Place) -> "HTTPConnection":
+    """Not connected yet. Raises StartError."""
+    import http.client
+
+    address = urlsplit(place.server)
+    if address.scheme != "https":
+        return http.client.HTTPConnection(address.hostname or "tidegate", address.port)
+    import ssl
+
+    try:
+        trusted = ssl.create_default_context(cafile=place.ca or None)
+    except OSError as error:
+        raise StartError(f"--ca {place.ca} cannot be used: {error.strerror or error}") from None
+    return http.client.HTTPSConnection(address.hostname or "", address.port, context=trusted)
+
+
+def _unreachable(place: Place, error: Exception) -> StartError:
+    """What is wrong, and what to do."""
+    said = str(getattr(error, "verify_message", "") or getattr(error, "strerror", "") or error or type(error).__name__)
+    if place.server:
+        if hasattr(error, "verify_message"):
+            return StartError(f"the certificate of {place} is not trusted: {said}; name its CA with --ca FILE")
+        if isinstance(error, OSError):
+            return StartError(f"{place} cannot be reached: {said}")
+        return StartError(f"{place} is no tidegate, or not on that port")
+    match error:
+        case FileNotFoundError() | ConnectionRefusedError() | NotADirectoryError():
+            return NotRunning(f"no tidegate is running for {place}; start it with: tidegate serve")
+        case PermissionError():
+            return StartError(f"no right to open {place}/admin.sock; ask as root or as its owner")
+    return StartError(f"the tidegate at {place} does not answer: {error or type(error).__name__}")
+
+
+def _refusal(place: Place, answer: "HTTPResponse") -> str:
     """What was wrong with the question, in the service's own words where it has some."""
     try:
-        return str(json.loads(answer.read())["errors"][0]["message"])
+        problem = json.loads(answer.read())["errors"][0]
+        code, said = str(problem["code"]), str(problem["message"])
+        foreign = place.server and not answer.reason.startswith("tidegate: ")
     except (ValueError, LookupError, TypeError):
-        return f"the tidegate at {data} says {answer.status} {answer.reason}"
+        code, said, foreign = "", "", True
+    if foreign:
+        who = f"{place} is no tidegate: it" if place.server else f"the tidegate at {place}"
+        return f"{who} says {answer.status} {answer.reason}"
+    if place.server and answer.status == 404 and code == "UNSUPPORTED":
+        return f"{place} has no /api/: where admin.listen is set, it is at that address"
+    return f"{place}: {said}" if place.server else said
 
 
 def _connect(data: str) -> socket.socket:

@@ -11,7 +11,7 @@ from proxy.compose import limits
 from proxy.compose.log import set_up_log
 from proxy.config import Settings
 from proxy.errors import StartError
-from proxy.http import tls
+from proxy.http import tls, tokens
 from proxy.http.auth import Access
 from proxy.store import index
 from proxy.store.board import Board
@@ -53,6 +53,8 @@ def check(settings: Settings) -> None:
     Raises StartError, ConfigError.
     """
     Access(settings.auth).close()
+    if settings.admin.token_file:
+        tokens.read(settings.admin.token_file)
     _check_trust(settings)
     if settings.tls.cert_file:
         complaint = tls.expired(settings.tls, tls.read(settings.tls), time.time())

@@ -13,13 +13,16 @@ from yarl import URL
 
 from proxy import __version__, clients, doctor, metrics
 from proxy.care import census, plan
+from proxy.care.arriving import Arriving
 from proxy.care.books import Books
+from proxy.care.days import Days
 from proxy.care.evict import Janitor
 from proxy.care.inventory import Inventory
 from proxy.care.legacy import Legacy
 from proxy.care.lost import images_to_keep
 from proxy.care.pinning import Rooms as PinRooms
 from proxy.care.pins import Pins
+from proxy.care.problems import Problems
 from proxy.care.removal import Remover
 from proxy.care.scrub import Scrubber
 from proxy.compose import limits
@@ -33,9 +36,10 @@ from proxy.fill.outcomes import Outcomes
 from proxy.fill.permits import Permits
 from proxy.fill.turn import Turns
 from proxy.http.access import AccessLog
-from proxy.http.admin import Admin, Ways
+from proxy.http.admin import Admin
 from proxy.http.app import Api
 from proxy.http.auth import Access
+from proxy.http.desk import Desk
 from proxy.http.front import Front
 from proxy.http.guard import Guard
 from proxy.http.keeping import Keeping
@@ -43,7 +47,9 @@ from proxy.http.pushing import Pushing
 from proxy.http.scrubbing import Scrubbing
 from proxy.http.setting_up import SettingUp
 from proxy.http.spelling import Spelling
+from proxy.http.state import State, Ways
 from proxy.http.tls import LOOK, Certificates
+from proxy.http.tokens import Token
 from proxy.oci.digest import Digest
 from proxy.ports import Registry
 from proxy.registry import local
@@ -118,7 +124,11 @@ class Service:
         self._flights = Flights(self._store, self._outcomes, permits, self._unkept)
         self._ledger = Ledger()
         self._legacy = Legacy()
-        self._books = Books(self._index, slot, self._ledger, self._legacy)
+        self._problems = Problems()
+        self._books = Books(self._index, slot, self._ledger, self._legacy, self._problems)
+        run = os.path.join(data, "run")
+        self._days = Days(self._index, os.path.join(run, "metrics"), os.path.join(run, "metrics.last"))
+        self._arriving = Arriving(run, slot, self._flights, self._store.parts)
         self._clients: list[Client] = []
         instance = _instance(data)
         self._memory = Memory(self._board)
@@ -127,21 +137,31 @@ class Service:
         router = self._router(instance)
         self._access = AccessLog(settings.log.format)
         self._guards = self._doors(router, instance)
-        public, admin = self._guards
-        self.public, self.admin = Front(public, limits.of(settings)), Front(admin)
+        public, admin, desk = self._guards
+        held = limits.of(settings)
+        self.public, self.admin, self.desk = Front(public, held), Front(admin), Front(desk, held)
         aliases = [alias for upstream in settings.upstreams.values() for alias in upstream.aliases]
         metrics.prepare([*settings.upstreams, *([local.NAME] if self._local else [])], aliases, __version__)
 
     def _doors(self, router: Router, instance: str) -> list[Guard]:
-        """What the port answers, and what the admin socket does."""
-        admin = self._admin(instance)
-        admin.add(self._keeping(router).pages())
+        """What the port answers, what the admin socket does, and what the operators' port does, where there is one."""
+        state = self._state(instance)
+        admin = self._admin(state)
+        keeping = self._keeping(router, state.everybodys)
+        admin.add(keeping.pages())
         admin.add(Scrubbing(self._scrubber, self._again.fetch).pages())
         setting_up = SettingUp(
             list(clients.WRITERS), self._settings.server.url, partial(clients.served, self._settings)
         )
-        api = Api(router, instance, admin.public(), self._access_rules, setting_up, self._pushing())
-        return [Guard(handle, self._access, self._legacy) for handle in (api, admin.private)]
+        desk = Desk(admin, Token(self._settings.admin.token_file), {"/api/images": keeping.found})
+        elsewhere = bool(self._settings.admin.listen)
+        pages = admin.probes() if elsewhere else desk.open
+        api = Api(router, instance, pages, None if elsewhere else desk, self._access_rules, setting_up, self._pushing())
+        return [Guard(handle, self._access, self._legacy, self._problems) for handle in (api, admin.private, desk)]
+
+    def _state(self, instance: str) -> State:
+        rooms = self._board, self._catalogue, self._janitor, self._ways, self._books, self._days, self._arriving
+        return State(self._settings, instance, *rooms)
 
     def _out(self, folder: str) -> tuple[Ways, Mapping[str, Pace]]:
         """What the machine knows of each upstream's ways, one a URL, and how fast those may be that have a limit."""
@@ -173,21 +193,20 @@ class Service:
         self._pins = Pins(os.path.join(data, "pins"))
         return Janitor(data, self._store, self._catalogue, self._pins, shares)
 
-    def _keeping(self, router: Router) -> Keeping:
+    def _keeping(self, router: Router, everybodys: frozenset[str]) -> Keeping:
         """Pins, listing and removing."""
         forget = Forget(self._index, self._board)
         spelling = Spelling(router, self._settings.server.unqualified, self._own_names(), forget)
         inventory = Inventory(self._store.files, self._catalogue, self._pins)
         rooms = PinRooms(spelling, self._pins, self._janitor, self._store)
         remover = Remover(inventory, self._catalogue, self._janitor, forget)
-        return Keeping(rooms, spelling, inventory, remover, lambda: self._draining)
+        return Keeping(rooms, spelling, inventory, remover, lambda: self._draining, everybodys)
 
-    def _admin(self, instance: str) -> Admin:
+    def _admin(self, state: State) -> Admin:
         def examine(image: str) -> Awaitable[Mapping[str, Any]]:
             return doctor.examine(self._settings, image, inside=True)
 
-        rooms = self._store, self._board, self._catalogue, self._janitor, self._ways, self._books
-        return Admin(self._settings, instance, *rooms, lambda: self._draining, examine)
+        return Admin(state, self._books, lambda: self._draining, examine)
 
     def _router(self, instance: str) -> Router:
         settings = self._settings
@@ -246,10 +265,10 @@ class Service:
         bandwidth = self._settings.cache.scrub_bandwidth
         scrub = partial(self._scrubber.watch, bandwidth, self._again.fetch)
         path = os.path.join(self._settings.server.data, "run", "chores")
-        self._chores = Chores(path, (self._keep_house, self._janitor.watch, scrub))
+        self._chores = Chores(path, (self._keep_house, self._janitor.watch, scrub, self._days.keep))
         self._chores_task = asyncio.create_task(self._chores.keep())
         own = [beat(self._connections), self._books.keep(), self._janitor.keep_uses(), self._index.watch()]
-        own.append(self._watch_certificate())
+        own += [self._arriving.keep(), self._watch_certificate()]
         self._tasks = [self._chores_task, *map(asyncio.create_task, own)]
 
     async def _watch_certificate(self) -> None:
@@ -258,7 +277,7 @@ class Service:
             await asyncio.to_thread(self._certificates.look, self._chores.ours)
 
     def _connections(self) -> int:
-        return len(self.public.connections) + len(self.admin.connections)
+        return sum(len(front.connections) for front in (self.public, self.admin, self.desk))
 
     async def _keep_house(self) -> None:
         """What one worker does for the machine: bring files and catalogue together where that is needed, and forget
@@ -275,11 +294,12 @@ class Service:
         self._draining = True
         self._chores_task.cancel()  # whoever is there after us does them
         deadline = time.monotonic() + seconds
-        for front in (self.public, self.admin):
+        fronts = (self.public, self.admin, self.desk)
+        for front in fronts:
             front.pre_shutdown()
         while any(guard.busy for guard in self._guards) and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
-        for front in (self.public, self.admin):
+        for front in fronts:
             await front.shutdown(0.1)
 
     async def close(self) -> None:

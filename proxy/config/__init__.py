@@ -10,6 +10,7 @@ Precedence: option, TIDEGATE_<SECTION>_<KEY>, file, default. Every mistake is on
 
 from proxy.config.load import load
 from proxy.config.settings import (
+    AdminPort,
     Auth,
     Cache,
     ConfigError,
@@ -30,6 +31,7 @@ from proxy.config.values import format_size, parse_listen
 from proxy.config.values import url as parse_url
 
 __all__ = [
+    "AdminPort",
     "Auth",
     "Cache",
     "ConfigError",

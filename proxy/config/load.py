@@ -25,6 +25,7 @@ from proxy.config.schema import (
     Section,
 )
 from proxy.config.settings import (
+    AdminPort,
     Auth,
     Cache,
     ConfigError,
@@ -94,6 +95,7 @@ class _Loader:
         self._server_defaults(server, upstreams, pushing)
         tls = Tls(**self._agreeing("tls", people.alone))
         auth = Auth(**self._agreeing("auth", people.contradiction))
+        admin = AdminPort(**self._section("admin"))
         cache = Cache(**self._section("cache"))
         local = Local(**self._section("local"))
         log = Log(**self._section("log"))
@@ -101,6 +103,7 @@ class _Loader:
             Server(**server),
             tls,
             auth,
+            admin,
             cache,
             way_out,
             upstreams,

@@ -72,6 +72,10 @@ AUTH: Section = {
     "pull_names": Key([], people.grants, values.format_list),
     "trusted_proxies": Key([], people.networks, values.format_list),
 }
+ADMIN: Section = {
+    "listen": Key("", values.optional_listen),
+    "token_file": Key("", values.path),
+}
 CACHE: Section = {
     "max_size": Key("50GiB", values.share, values.show_share),
     "min_free": Key("2GiB", values.share, values.show_share),
@@ -125,6 +129,7 @@ SECTIONS: Mapping[str, Section] = {
     "server": SERVER,
     "tls": TLS,
     "auth": AUTH,
+    "admin": ADMIN,
     "cache": CACHE,
     "egress": EGRESS,
     "local": LOCAL,

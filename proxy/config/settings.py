@@ -93,6 +93,15 @@ class Auth:
 
 
 @dataclass(frozen=True, slots=True)
+class AdminPort:
+    """Where the page, /api/ and /metrics are answered, empty: beside the registry; the absolute path of the file whose
+    token opens all of /api/, empty: only the socket does."""
+
+    listen: str
+    token_file: str
+
+
+@dataclass(frozen=True, slots=True)
 class Share:
     """So many bytes, or where `fraction` is not zero that part of the file system."""
 
@@ -214,6 +223,7 @@ class Settings:
     server: Server
     tls: Tls
     auth: Auth
+    admin: AdminPort
     cache: Cache
     egress: Egress
     upstreams: Mapping[str, Upstream]

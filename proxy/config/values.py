@@ -257,6 +257,11 @@ def listen(value: object) -> str:
     return text(value)
 
 
+def optional_listen(value: object) -> str:
+    """An address to listen on, or "" for none."""
+    return listen(value) if value != "" else ""
+
+
 def format_duration(seconds: float) -> str:
     """The shortest way to write a duration that `lasting` reads back."""
     if math.isinf(seconds):

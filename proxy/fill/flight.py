@@ -40,6 +40,10 @@ class Flights:
         self._fills: dict[Digest, Fill] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def seen(self) -> dict[str, tuple[int, str]]:
+        """Readers here, and the image as far as it is known, of every running fill."""
+        return {str(digest): (fill.readers, fill.sources[0].image) for digest, fill in self._fills.items()}
+
     def running(self, digest: Digest) -> bool:
         return digest in self._fills
 

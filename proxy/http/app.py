@@ -7,13 +7,14 @@ thousand paths over and over; the remembered value says nothing about content.
 
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
 from proxy.errors import Unsupported
 from proxy.http import handlers, respond
 from proxy.http.auth import Access
+from proxy.http.desk import PREFIX as API
 from proxy.http.exchange import Exchange
 from proxy.http.pushing import Pushing
 from proxy.http.setting_up import PREFIX, SettingUp
@@ -35,12 +36,15 @@ class Api:
         self,
         router: Router,
         instance: str,
-        pages: dict[str, Page],
+        pages: Mapping[str, Page],
+        desk: Page | None,
         access: Access,
         setting_up: SettingUp,
         pushes: Pushing | None = None,
     ) -> None:
+        """`pages` by path, read with GET; `desk` answers everything below /api/, None where another port does."""
         self._setting_up = setting_up
+        self._desk = desk
         self._access = access
         self._guarded = access.guarded
         self._router = router
@@ -54,6 +58,8 @@ class Api:
         request = exchange.request
         path = request.raw_path.partition("?")[0]
         page = self._pages.get(path)
+        if self._desk is not None and path.startswith(API):
+            return await self._desk(exchange)
         if page is None and path.startswith(PREFIX):
             page = self._setting_up.answer
         if page is not None and request.method in ("GET", "HEAD"):

@@ -9,8 +9,9 @@ from aiohttp import web
 
 from proxy import metrics
 from proxy.care.legacy import Legacy
+from proxy.care.problems import Problems
 from proxy.errors import BodyBroken, NoSpace, RegistryError, Unavailable
-from proxy.http import respond
+from proxy.http import respond, troubles
 from proxy.http.access import AccessLog
 from proxy.http.exchange import Exchange
 
@@ -22,11 +23,16 @@ class Guard:
     """Wraps a handler: whatever comes out of it, the client gets an honest answer or a cut connection."""
 
     def __init__(
-        self, handle: Callable[[Exchange], Awaitable[web.StreamResponse]], access: AccessLog, legacy: Legacy
+        self,
+        handle: Callable[[Exchange], Awaitable[web.StreamResponse]],
+        access: AccessLog,
+        legacy: Legacy,
+        problems: Problems,
     ) -> None:
         self._handle = handle
         self._access = access
         self._legacy = legacy
+        self._problems = problems
         self.busy = 0
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -83,6 +89,9 @@ class Guard:
                         _image(exchange),
                         exchange.upstream,
                     )
+        if troubles.is_one(exchange):
+            image, upstream = troubles.image(exchange), exchange.upstream
+            self._problems.note(exchange.client, image, upstream, exchange.status, exchange.error)
         self._access.write(exchange)
 
 

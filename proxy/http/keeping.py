@@ -1,7 +1,8 @@
 """Pages of the admin socket about images: what is here, pin, unpin, remove. Reading the question and saying the answer;
 what is done about it stands in care/.
 
-GET /api/images[?image=]   DELETE /api/pins?image=|set=   POST /api/pins, /api/remove: one document a line as it goes on
+GET /api/images[?image=|search=][&limit=]
+DELETE /api/pins?image=|set=   POST /api/pins, /api/remove: one document a line as it goes on
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from proxy.care.pins import Pins, check_set
 from proxy.care.removal import Remover
 from proxy.care.shown import shown
 from proxy.errors import NameUnknown, RegistryError, RequestInvalid, Unavailable
-from proxy.http import respond
+from proxy.http import admin, respond
 from proxy.http.admin import Page
 from proxy.http.exchange import Exchange
 from proxy.http.spelling import Spelling
@@ -26,6 +27,9 @@ from proxy.oci.platforms import Platform
 
 T = TypeVar("T")
 _MOST_NAMED = 8
+_FOUND = 200
+"""Images that one search by anybody finds at most."""
+_MOST = 10**6
 
 
 class Keeping:
@@ -38,7 +42,11 @@ class Keeping:
         inventory: Inventory,
         remover: Remover,
         draining: Callable[[], bool],
+        everybodys: frozenset[str],
     ) -> None:
+        """`everybodys` are the upstreams whose images anybody may see."""
+        self._everybodys = everybodys
+        self._searching = asyncio.Lock()
         self._draining = draining
         self._rooms = rooms
         self._spelling = spelling
@@ -55,12 +63,32 @@ class Keeping:
         }
 
     async def images(self, exchange: Exchange) -> web.StreamResponse:
-        """All images, or those of one repository, or one with its parts. Raises RegistryError."""
+        """All images, or those of one repository, or one with its parts, or those whose name has `search` in it.
+        Raises RegistryError."""
+        if "search" in exchange.request.query:
+            return await self._search(exchange, None, _number(exchange, "limit", 0, _MOST))
         text = exchange.request.query.get("image", "")
         spelled = self._spelling.read(text) if text else []
         names = [each.name if each.image.exact else each.repository for each in spelled] + [text] * bool(text)
         found = await _in_thread(lambda: shown(self._inventory.images(), names))
-        return respond.document(exchange, found, "application/json")
+        return admin.document(exchange, found)
+
+    async def found(self, exchange: Exchange) -> web.StreamResponse:
+        """What everybody may see: by `search` alone, one at a time, because it reads manifests.
+
+        Raises RegistryError."""
+        limit = _number(exchange, "limit", _FOUND, _FOUND)
+        async with self._searching:
+            return await self._search(exchange, self._everybodys, limit)
+
+    async def _search(self, exchange: Exchange, within: frozenset[str] | None, limit: int) -> web.StreamResponse:
+        """`within` None: everywhere, and with who pinned it; `limit` 0: all."""
+        wanted = exchange.request.query.get("search", "").lower()
+        images = await _in_thread(lambda: self._inventory.search(wanted, within, limit))
+        rows = shown(images)
+        if within is not None:
+            rows = [{key: value for key, value in row.items() if key != "pinned"} for row in rows]
+        return admin.document(exchange, rows[: limit or None])
 
     async def pin(self, exchange: Exchange) -> web.StreamResponse:
         """Raises RequestInvalid, NameInvalid, ConnectionError."""
@@ -89,7 +117,7 @@ class Keeping:
         gone = await _in_thread(lambda: self._rooms.pins.remove(references, within))
         if not gone:
             raise NameUnknown(await _in_thread(lambda: _not_pinned(self._rooms.pins, text, name)))
-        return respond.document(exchange, {"unpinned": [{"set": a, "image": b} for a, b in gone]}, "application/json")
+        return admin.document(exchange, {"unpinned": [{"set": a, "image": b} for a, b in gone]})
 
     async def remove(self, exchange: Exchange) -> web.StreamResponse:
         """Raises RequestInvalid, ConnectionError."""
@@ -143,6 +171,14 @@ def _texts(asked: Mapping[str, Any], field: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
         raise RequestInvalid(f"{field} must be a list of texts")
     return value
+
+
+def _number(exchange: Exchange, name: str, default: int, most: int) -> int:
+    """Raises RequestInvalid."""
+    text = exchange.request.query.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) < 8 and int(text) <= most):
+        raise RequestInvalid(f"{name} must be a number from 0 to {most}")
+    return int(text) or default
 
 
 def _images(asked: Mapping[str, Any]) -> list[str]:

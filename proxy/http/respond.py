@@ -77,7 +77,7 @@ def error(exchange: Exchange, problem: RegistryError) -> web.Response:
     if isinstance(problem, UploadOutOfOrder):
         sent["Range"] = f"0-{max(0, problem.size - 1)}"
     if isinstance(problem, Unauthorized):
-        sent["WWW-Authenticate"] = 'Basic realm="tidegate"'
+        sent["WWW-Authenticate"] = problem.challenge
     exchange.error = problem.message
     return whole(
         exchange, problem.body(advice.detail(problem, exchange.upstream)), sent, problem.status, problem.reason()

@@ -18,6 +18,7 @@ class UpstreamSource:
         self._rows = rows
         self.upstream = client.upstream
         self.key = f"{client.upstream}|{client.base}/{ask.repo}"
+        self.image = f"{client.upstream}/{ask.repo}"
         self.size = size
 
     def open(self, digest: Digest, offset: int, stop: int | None) -> AbstractAsyncContextManager[Body]:

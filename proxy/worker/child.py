@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -32,11 +32,12 @@ _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class Service(Protocol):
-    """What a worker serves: two protocol factories, the context of TLS for the next connection of the public one (None:
-    plain), and a life of start, drain, close."""
+    """What a worker serves: protocol factories (for the port, the admin socket and the operators' port), the context of
+    TLS for the next connection over TCP (None: plain), and a life of start, drain, close."""
 
     public: Callable[[], asyncio.Protocol]
     admin: Callable[[], asyncio.Protocol]
+    desk: Callable[[], asyncio.Protocol]
     tls: Callable[[], ssl.SSLContext | None]
 
     async def start(self) -> None:
@@ -51,12 +52,11 @@ class Service(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a worker gets from its supervisor: its slot, the sockets, the pipe whose end is the supervisor's, and whom
-    to tell when it serves."""
+    """What a worker gets from its supervisor: its slot, the socket for each of the service's factories by its name, the
+    pipe whose end is the supervisor's, and whom to tell when it serves."""
 
     slot: int
-    listener: socket.socket
-    admin: socket.socket
+    listening: Mapping[str, socket.socket]
     lifeline: int
     ready: Callable[[], None]
 
@@ -79,7 +79,10 @@ async def _serve(build: Callable[[], Service], drain: float, place: Place) -> No
     loop.add_signal_handler(signal.SIGUSR1, end.set)
     service = build()
     await service.start()
-    doors = [_Door(place.listener, service.public, service.tls), _Door(place.admin, service.admin, _plain)]
+    doors = [
+        _Door(listener, getattr(service, name), _plain if name == "admin" else service.tls)
+        for name, listener in place.listening.items()
+    ]
     for door in doors:
         door.open()
     notify("READY=1")

@@ -14,7 +14,7 @@ from proxy.config import ConfigError, Settings, changed
 from proxy.errors import StartError
 from proxy.worker.supervisor import Crew, say
 
-FIXED = ("server.listen", "server.data")
+FIXED = ("server.listen", "server.data", "admin.listen")
 """What the supervisor opened before there was any worker, and keeps."""
 
 
@@ -66,14 +66,12 @@ class Reload:
 
     def _next_with_old(self) -> Settings:
         """What was asked, but for what still waits for a restart: the next reload says so again."""
-        server = replace(self._next.server, listen=self._asked.server.listen, data=self._asked.server.data)
-        return replace(self._next, server=server)
+        return _with_addresses(self._next, self._asked)
 
     def _kept(self, loaded: Settings) -> Settings:
         """The new settings with the address and the folder we have."""
-        server = replace(loaded.server, listen=self._used.server.listen, data=self._used.server.data)
         origins = {**loaded.origins, **{key: self._used.origins[key] for key in FIXED}}
-        return replace(loaded, server=server, origins=origins)
+        return replace(_with_addresses(loaded, self._used), origins=origins)
 
     def _note(self, mistake: str) -> None:
         try:
@@ -82,3 +80,9 @@ class Reload:
             say(
                 f"{os.path.join(self._used.server.data, 'run')}: {error.strerror}: the state of the reload is not noted"
             )
+
+
+def _with_addresses(settings: Settings, others: Settings) -> Settings:
+    """The settings with what is FIXED of the others."""
+    server = replace(settings.server, listen=others.server.listen, data=others.server.data)
+    return replace(settings, server=server, admin=replace(settings.admin, listen=others.admin.listen))

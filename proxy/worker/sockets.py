@@ -1,4 +1,5 @@
-"""The two sockets the supervisor opens before it forks: the one clients use, and the admin socket in the data folder.
+"""The sockets the supervisor opens before it forks: the one clients use, the admin socket in the data folder, and
+where `[admin] listen` is set a port for operators.
 
 Every failure becomes a StartError that says what to do, because these are the first mistakes anybody makes.
 """
@@ -38,8 +39,8 @@ def inherited() -> socket.socket | None:
     return listener
 
 
-def public(listen: str) -> socket.socket:
-    """A new listening socket; raises StartError."""
+def public(listen: str, setting: str = "--listen ") -> socket.socket:
+    """A new listening socket; raises StartError, which says what to write after `setting`."""
     host, port = parse_listen(listen)
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
@@ -48,22 +49,22 @@ def public(listen: str) -> socket.socket:
     except socket.gaierror as error:
         raise StartError(f"cannot listen on {listen}: {host}: {error.strerror}; use an address") from None
     except OSError as error:
-        raise StartError(_refused(listen, host, port, error)) from None
+        raise StartError(_refused(listen, host, port, error, setting)) from None
     listener.setblocking(False)
     return listener
 
 
-def _refused(listen: str, host: str, port: int, error: OSError) -> str:
+def _refused(listen: str, host: str, port: int, error: OSError, setting: str) -> str:
     shown = f"[{host}]" if ":" in host else host
     match error.errno:
         case errno.EADDRINUSE:
             by = machine.port_holder(port)
             other = port + 1 if port < 65535 else 5000
-            return f"port {port} is taken{by and f' by {by}'}; use --listen {shown}:{other}"
+            return f"port {port} is taken{by and f' by {by}'}; use {setting}{shown}:{other}"
         case errno.EACCES:
-            return f"port {port} needs more rights than we have; use --listen {shown}:5000"
+            return f"port {port} needs more rights than we have; use {setting}{shown}:5000"
         case errno.EADDRNOTAVAIL:
-            return f"{host} is no address of this machine; use --listen 0.0.0.0:{port}"
+            return f"{host} is no address of this machine; use {setting}0.0.0.0:{port}"
         case _:
             return f"cannot listen on {listen}: {error.strerror}"
 

@@ -7,11 +7,12 @@ socket before anything expensive, and everything before the first fork.
 import glob
 import importlib
 import os
+import secrets
 import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -48,10 +49,14 @@ def _serve(asked: Settings, load: Load, held: lock.Hold, compose_module: str) ->
         listener = sockets.inherited()
         origin = asked.origins["server.listen"] if listener is None else "LISTEN_FDS"
         listener = listener or sockets.public(asked.server.listen)
+        listening = {"public": listener}
         settings = _listening(asked, sockets.address(listener), origin)
-        admin = sockets.admin(data)
+        if settings.admin.listen:
+            listening["desk"] = sockets.public(settings.admin.listen, "[admin] listen = ")
+            settings = replace(settings, admin=replace(settings.admin, listen=sockets.address(listening["desk"])))
+        listening["admin"] = sockets.admin(data)
         try:
-            return _supervise(asked, settings, load, listener, admin, compose_module)
+            return _supervise(asked, settings, load, listening, compose_module)
         finally:
             sockets.remove_admin(data)
     finally:
@@ -59,7 +64,7 @@ def _serve(asked: Settings, load: Load, held: lock.Hold, compose_module: str) ->
 
 
 def _supervise(
-    asked: Settings, settings: Settings, load: Load, listener: socket.socket, admin: socket.socket, compose_module: str
+    asked: Settings, settings: Settings, load: Load, listening: Mapping[str, socket.socket], compose_module: str
 ) -> int:
     metrics = _metrics_folder(settings.server.data)
     compose: Any = importlib.import_module(compose_module)  # late: see child.run
@@ -71,14 +76,14 @@ def _supervise(
     def crew(settings: Settings) -> Crew:
         def work(slot: int, ready: Callable[[], None]) -> None:
             os.close(life)
-            child.run(settings, child.Place(slot, listener, admin, lifeline, ready), compose_module)
+            child.run(settings, child.Place(slot, listening, lifeline, ready), compose_module)
 
         return Crew(settings.server.workers, settings.server.drain, work)
 
     def draining() -> str:
-        count = _connections(listener)
-        listener.close()
-        admin.close()
+        count = _connections(listening["public"])
+        for listener in listening.values():
+            listener.close()
         return f"{count} connection{'' if count == 1 else 's'}"
 
     reload = Reload(asked, settings, load, compose, crew)
@@ -129,10 +134,15 @@ def _take(data: str) -> lock.Hold:
 
 
 def _metrics_folder(data: str) -> str:
-    """Empty, and named in the environment for prometheus_client, which looks there when it is imported."""
+    """Empty, and named in the environment for prometheus_client, which looks there when it is imported. The last run's
+    is laid aside until what it counted is in the daily totals; `run` in it tells one run from another."""
     folder = os.path.join(data, "run", "metrics")
+    if os.path.isdir(folder) and not os.path.isdir(f"{folder}.last"):
+        os.rename(folder, f"{folder}.last")
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder, 0o700, exist_ok=True)
+    with open(os.path.join(folder, "run"), "w", encoding="ascii") as file:
+        file.write(secrets.token_hex(8))
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
     return folder
 
@@ -158,6 +168,7 @@ def banner(settings: Settings) -> str:
         (
             f"tidegate {__version__}   config {settings.file or 'none'}   data {server.data} ({disk}){local}",
             f"serving  {settings.tls.scheme}://{server.listen}, {workers}{_warning(settings)}",
+            *([f"admin    {settings.tls.scheme}://{settings.admin.listen}"] if settings.admin.listen else []),
             *(_upstream_line(settings, upstream) for upstream in settings.upstreams.values()),
             "next     tidegate doctor | tidegate client-config containerd\n",
         )
