@@ -62,6 +62,7 @@ class Dummy:
             "started": time.time() - 7300,
             "workers": self.settings.server.workers,
             "health": os.environ.get("DUMMY_HEALTH", "ok"),
+            "reload_refused": "",
             "listen": self.settings.server.listen,
             "data": self.settings.server.data,
             "disk": {

@@ -19,6 +19,7 @@ def screen(found: Any) -> str:
         f"{size(found['saved_bytes'])} saved",
         "requests  " + ("   ".join(f"{name} {count}" for name, count in found["requests"].items() if count) or "none"),
     ]
+    lines += [f"reload    refused: {found['reload_refused']}"] if found["reload_refused"] else []
     lines += [f"upstream  {each['name']}   {_up(each)}   {' '.join(each['urls'])}" for each in found["upstreams"]]
     lines += [f"fill      {fill['digest'][:19]}   {_progress(fill)}" for fill in found["fills"]]
     return "\n".join(lines)

@@ -22,7 +22,7 @@ from proxy.care.pinning import Rooms as PinRooms
 from proxy.care.pins import Pins
 from proxy.care.removal import Remover
 from proxy.care.scrub import Scrubber
-from proxy.compose import limits
+from proxy.compose import limits, ways
 from proxy.compose.chores import Chores
 from proxy.compose.log import set_up_log
 from proxy.compose.pulse import beat
@@ -33,7 +33,7 @@ from proxy.fill.outcomes import Outcomes
 from proxy.fill.permits import Permits
 from proxy.fill.turn import Turns
 from proxy.http.access import AccessLog
-from proxy.http.admin import Admin, Ways
+from proxy.http.admin import Admin
 from proxy.http.app import Api
 from proxy.http.auth import Access
 from proxy.http.front import Front
@@ -48,6 +48,7 @@ from proxy.oci.digest import Digest
 from proxy.ports import Registry
 from proxy.registry import local
 from proxy.registry.again import Again
+from proxy.registry.allowed import within_rules
 from proxy.registry.cached import Cached, Rooms
 from proxy.registry.chain import Unqualified
 from proxy.registry.forget import Forget
@@ -58,8 +59,7 @@ from proxy.registry.renewal import Renewals
 from proxy.registry.route import Router, own_names
 from proxy.registry.rows import Rows, is_everybodys
 from proxy.store import catalogue, index
-from proxy.store.board import Board, Pace
-from proxy.store.circuit import Circuit
+from proxy.store.board import Board
 from proxy.store.files import Files
 from proxy.store.ingest import Store
 from proxy.store.links import Links
@@ -110,7 +110,7 @@ class Service:
         self._quarantine = Quarantine(data, self._store.files)
         self._outcomes = Outcomes(self._index)
         self._turns = Turns(os.path.join(data, "run", "turns"))
-        self._ways, paces = self._out(os.path.join(data, "run", "ways"))
+        self._ways, paces = ways.out(settings.upstreams.values(), self._board, os.path.join(data, "run", "ways"))
         self._janitor = self._keeper(data)
         care = data, self._store.files, self._quarantine, self._catalogue
         self._scrubber = Scrubber(*care, images_to_keep(self._catalogue, self._pins))
@@ -142,21 +142,6 @@ class Service:
         )
         api = Api(router, instance, admin.public(), self._access_rules, setting_up, self._pushing())
         return [Guard(handle, self._access, self._legacy) for handle in (api, admin.private)]
-
-    def _out(self, folder: str) -> tuple[Ways, Mapping[str, Pace]]:
-        """What the machine knows of each upstream's ways, one a URL, and how fast those may be that have a limit."""
-        ways: dict[str, list[Circuit]] = {}
-        paces = {}
-        numbers = os.path.join(folder, "numbers")
-        os.makedirs(folder, exist_ok=True)
-        for name, upstream in self._settings.upstreams.items():
-            numbered = [(self._board.number(f"{name} {url}", numbers), url) for url in upstream.urls]
-            ways[name] = [Circuit(self._board, number, URL(url).raw_host or name, folder) for number, url in numbered]
-            if upstream.max_bandwidth:
-                first = numbered[0][0]
-                lock = os.path.join(folder, f"{first}.pace")
-                paces[name] = Pace(self._board, first, lock, upstream.max_bandwidth)
-        return ways, paces
 
     def _unkept(self, why: str) -> None:
         """Something could not be kept: readiness and metrics of the whole machine say so, and one line a minute."""
@@ -237,7 +222,7 @@ class Service:
         self._clients += clients
         rows = Rows(self._index, upstream.name, upstream.public)
         renewals = Renewals(upstream, rows, self._turns, self._outcomes, self._board)
-        return Cached(upstream, clients, rows, renewals, rooms)
+        return within_rules(upstream, Cached(upstream, clients, rows, renewals, rooms))
 
     async def start(self) -> None:
         """Open what needs a running loop."""

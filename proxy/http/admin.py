@@ -14,6 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from proxy import __version__, metrics
+from proxy.care import reloaded
 from proxy.care.books import Books
 from proxy.care.evict import Janitor
 from proxy.config import Settings, Upstream
@@ -94,6 +95,7 @@ class Admin:
     def _measure(self) -> None:
         """Bring the gauges that are looked up, not counted, up to date."""
         space, (_, objects), oldest = self._janitor.shown(), self._catalogue.sums(), self._catalogue.oldest()
+        metrics.CONFIG_RELOADED.set(0 if reloaded.mistake(self._settings.server.data) else 1)
         metrics.CACHE_SIZE.set(space.cached)
         metrics.CACHE_LIMIT.set(self._janitor.limits().max_size)
         metrics.CACHE_OBJECTS.set(objects)
@@ -133,7 +135,10 @@ class Admin:
         if unkept and time.monotonic_ns() - unkept < _UNKEPT_MEMORY:
             return f"degraded: {self._settings.server.data} cannot be written, pulls are passed through"
         down = [name for name in self._settings.upstreams if not self._up(name)]
-        return f"degraded: no answer from {', '.join(down)}" if down else "ok"
+        if down:
+            return f"degraded: no answer from {', '.join(down)}"
+        refused = reloaded.mistake(self._settings.server.data)
+        return "degraded: the last reload was refused, tidegate status and the log say why" if refused else "ok"
 
     def _up(self, upstream: str) -> bool:
         """Whether one of its URLs answers."""
@@ -183,6 +188,7 @@ class Admin:
             "started": self._board.started / 1e9,
             "workers": settings.server.workers,
             "health": self._health(),
+            "reload_refused": reloaded.mistake(settings.server.data),
             "listen": settings.server.listen,
             "data": settings.server.data,
             "disk": {
