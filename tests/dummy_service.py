@@ -38,6 +38,8 @@ class Dummy:
         self.tls = lambda: None
 
     async def start(self):
+        if self.settings.server.url == "http://broken":
+            raise StartError("broken")
         if os.environ.get("DUMMY_START"):
             raise StartError(os.environ["DUMMY_START"])
 

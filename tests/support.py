@@ -49,7 +49,11 @@ class Client:
 
     def __init__(self, server: Tidegate, timeout: float = 30) -> None:
         host, port = server.host.split(":")
-        self._connection = http.client.HTTPConnection(host, int(port), timeout=timeout)
+        self._connection = (
+            http.client.HTTPSConnection(host, int(port), timeout=timeout, context=server.trust)
+            if server.trust
+            else http.client.HTTPConnection(host, int(port), timeout=timeout)
+        )
         self._connection.connect()
         self.socket = self._connection.sock
         self.pid = 0  # the worker's, where spread() has placed this

@@ -19,7 +19,8 @@ ROOT = os.path.dirname(HERE)
 SERVE = """
 import os
 from proxy import config, worker
-worker.serve(config.load(os.devnull, os.environ, {}), "dummy_service")
+settings = config.load(os.devnull, os.environ, {})
+worker.serve(settings, lambda: settings, "dummy_service")
 """
 
 

@@ -95,6 +95,8 @@ def _head(found: Any) -> Iterator[str]:
     size, disk = config.format_size, found["disk"]
     up = _ago(found["uptime"])
     yield f"tidegate {found['version']}   {found['health']}   up {up}   workers {found['workers']}"
+    if found["config"]["refused"]:
+        yield f"reload    refused: {found['config']['refused']}"
     yield f"serving   {found['listen']}   data {found['data']}   instance {found['instance']}"
     cached = f"{size(disk['cache_bytes'])} of {size(disk['max_size'])} in {disk['cache_objects']} objects"
     idle = "" if disk["oldest_idle"] is None else f"   oldest unused for {_ago(disk['oldest_idle'])}"

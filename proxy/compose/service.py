@@ -25,7 +25,7 @@ from proxy.care.pins import Pins
 from proxy.care.problems import Problems
 from proxy.care.removal import Remover
 from proxy.care.scrub import Scrubber
-from proxy.compose import limits
+from proxy.compose import limits, ways
 from proxy.compose.chores import Chores
 from proxy.compose.log import set_up_log
 from proxy.compose.pulse import beat
@@ -47,13 +47,14 @@ from proxy.http.pushing import Pushing
 from proxy.http.scrubbing import Scrubbing
 from proxy.http.setting_up import SettingUp
 from proxy.http.spelling import Spelling
-from proxy.http.state import State, Ways
+from proxy.http.state import State
 from proxy.http.tls import LOOK, Certificates
 from proxy.http.tokens import Token
 from proxy.oci.digest import Digest
 from proxy.ports import Registry
 from proxy.registry import local
 from proxy.registry.again import Again
+from proxy.registry.allowed import within_rules
 from proxy.registry.cached import Cached, Rooms
 from proxy.registry.chain import Unqualified
 from proxy.registry.forget import Forget
@@ -64,8 +65,7 @@ from proxy.registry.renewal import Renewals
 from proxy.registry.route import Router, own_names
 from proxy.registry.rows import Rows, is_everybodys
 from proxy.store import catalogue, index
-from proxy.store.board import Board, Pace
-from proxy.store.circuit import Circuit
+from proxy.store.board import Board
 from proxy.store.files import Files
 from proxy.store.ingest import Store
 from proxy.store.links import Links
@@ -116,7 +116,7 @@ class Service:
         self._quarantine = Quarantine(data, self._store.files)
         self._outcomes = Outcomes(self._index)
         self._turns = Turns(os.path.join(data, "run", "turns"))
-        self._ways, paces = self._out(os.path.join(data, "run", "ways"))
+        self._ways, paces = ways.out(settings.upstreams.values(), self._board, os.path.join(data, "run", "ways"))
         self._janitor = self._keeper(data)
         care = data, self._store.files, self._quarantine, self._catalogue
         self._scrubber = Scrubber(*care, images_to_keep(self._catalogue, self._pins))
@@ -162,21 +162,6 @@ class Service:
     def _state(self, instance: str) -> State:
         rooms = self._board, self._catalogue, self._janitor, self._ways, self._books, self._days, self._arriving
         return State(self._settings, instance, *rooms)
-
-    def _out(self, folder: str) -> tuple[Ways, Mapping[str, Pace]]:
-        """What the machine knows of each upstream's ways, one a URL, and how fast those may be that have a limit."""
-        ways: dict[str, list[Circuit]] = {}
-        paces = {}
-        numbers = os.path.join(folder, "numbers")
-        os.makedirs(folder, exist_ok=True)
-        for name, upstream in self._settings.upstreams.items():
-            numbered = [(self._board.number(f"{name} {url}", numbers), url) for url in upstream.urls]
-            ways[name] = [Circuit(self._board, number, URL(url).raw_host or name, folder) for number, url in numbered]
-            if upstream.max_bandwidth:
-                first = numbered[0][0]
-                lock = os.path.join(folder, f"{first}.pace")
-                paces[name] = Pace(self._board, first, lock, upstream.max_bandwidth)
-        return ways, paces
 
     def _unkept(self, why: str) -> None:
         """Something could not be kept: readiness and metrics of the whole machine say so, and one line a minute."""
@@ -256,7 +241,7 @@ class Service:
         self._clients += clients
         rows = Rows(self._index, upstream.name, upstream.public)
         renewals = Renewals(upstream, rows, self._turns, self._outcomes, self._board)
-        return Cached(upstream, clients, rows, renewals, rooms)
+        return within_rules(upstream, Cached(upstream, clients, rows, renewals, rooms))
 
     async def start(self) -> None:
         """Open what needs a running loop."""

@@ -8,6 +8,7 @@ thousand paths over and over; the remembered value says nothing about content.
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 
 from aiohttp import web
 
@@ -20,7 +21,7 @@ from proxy.http.pushing import Pushing
 from proxy.http.setting_up import PREFIX, SettingUp
 from proxy.oci import calls
 from proxy.oci.calls import GetBlob, GetManifest, ListReferrers, ListRepositories, ListTags, Ping
-from proxy.oci.pushes import Push
+from proxy.oci.pushes import Push, StartUpload
 from proxy.ports import Ask
 from proxy.registry.route import Route, Router
 
@@ -80,15 +81,18 @@ class Api:
             handlers.check_loop(via, self._instance)
         if isinstance(asked.call, GetBlob | GetManifest | ListTags | ListReferrers):
             if self._guarded:
-                self._access.may_pull(await self._access.caller(request), route.repo)
+                self._access.may_pull(await self._access.caller(request), route.repo, route.pushable)
             return await handlers.answer(exchange, asked, asked.call, route, Ask(route.repo, time.time(), via))
         return await self._push(exchange, asked, asked.call, route)
 
     async def _catalog(self, exchange: Exchange, asked: calls.Request, call: ListRepositories) -> web.StreamResponse:
-        if self._guarded:
-            self._access.may_pull(await self._access.caller(exchange.request), "the catalog")
         assert self._pushes is not None, "without it nothing is parsed as a catalog"
-        return handlers.catalog(exchange, asked, call, await self._pushes.repositories())
+        found = await self._pushes.repositories()
+        if self._guarded:
+            caller = await self._access.caller(exchange.request)
+            self._access.may_pull(caller, "the catalog")
+            found = [repository for repository in found if self._access.sees(caller, repository)]
+        return handlers.catalog(exchange, asked, call, found)
 
     async def _push(self, exchange: Exchange, asked: calls.Request, call: Push, route: Route) -> web.StreamResponse:
         """Raises Unsupported where nothing can be pushed under this name."""
@@ -96,7 +100,10 @@ class Api:
             name = getattr(asked.call, "name", "")
             raise Unsupported(f"{name} is a mirror and read-only: push to the registry it mirrors")
         exchange.upstream = self._pushes.name
-        self._access.may_push(await self._access.caller(exchange.request), route.repo)
+        caller = await self._access.caller(exchange.request)
+        self._access.may_push(caller, route.repo)
+        if isinstance(call, StartUpload) and not self._access.sees(caller, call.source):
+            call = replace(call, mount=None)  # a digest somebody knows is no way to what they may not pull
         await self._pushes.check(call, route)
         return await self._pushes.answer(exchange, asked, call, route.repo)
 

@@ -7,6 +7,7 @@ log line and no repr holds a password or says whether a name exists.
 
 import base64
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -40,7 +41,8 @@ class Access:
         """Reads the users file: blocks; raises ConfigError. `check` stands in for bcrypt's."""
         self._auth = auth
         self._trusted = [ipaddress.ip_network(text) for text in auth.trusted_proxies]
-        self._grants = [tuple(text.rsplit("=", 1)) for text in auth.push_names]
+        self._may_push = _grants(auth.push_names)
+        self._may_pull = _grants(auth.pull_names)
         self._passwords = Passwords(auth.users_file, check) if auth.users_file else None
 
     @property
@@ -75,10 +77,19 @@ class Access:
         if self.guarded and not caller.name:
             raise Unauthorized("a user is needed; log in")
 
-    def may_pull(self, caller: Caller, repository: str) -> None:
-        """Raises Unauthorized."""
+    def may_pull(self, caller: Caller, repository: str, pushed: bool = False) -> None:
+        """`pushed`: it is a name that can be pushed to here. Raises Unauthorized, Denied."""
         if self._auth.pull == "users" and not caller.name:
             raise Unauthorized(f"pulling {repository} needs a user; log in")
+        if pushed and not self.sees(caller, repository):
+            raise Denied(f"{caller.name} may not pull {repository}; auth.pull_names has no entry that allows it")
+
+    def sees(self, caller: Caller, repository: str | None) -> bool:
+        """Whether a caller who may pull at all may pull this, which is pushed here, or None: whatever there is. Who is
+        let push a name by an entry of its own has to see what is there: tools ask before they send."""
+        if not self._may_pull:
+            return True
+        return repository is not None and _granted([*self._may_pull, *self._may_push], caller, repository)
 
     def may_push(self, caller: Caller, repository: str) -> None:
         """Raises Unauthorized, Denied."""
@@ -94,10 +105,17 @@ class Access:
     def _may_user_push(self, caller: Caller, repository: str) -> None:
         if not caller.name:
             raise Unauthorized(f"pushing {repository} needs a user; log in")
-        if self._grants and not any(
-            user in (caller.name, "*") and fnmatchcase(repository, pattern) for user, pattern in self._grants
-        ):
+        if self._may_push and not _granted(self._may_push, caller, repository):
             raise Denied(f"{caller.name} may not push {repository}; auth.push_names has no entry that allows it")
+
+
+def _grants(written: Sequence[str]) -> list[tuple[str, str]]:
+    """User and pattern of each "user=pattern"."""
+    return [(user, pattern) for user, _, pattern in (text.rpartition("=") for text in written)]
+
+
+def _granted(grants: Sequence[tuple[str, str]], caller: Caller, repository: str) -> bool:
+    return any(user in (caller.name, "*") and fnmatchcase(repository, pattern) for user, pattern in grants)
 
 
 def _credentials(sent: list[str]) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from proxy import __version__, metrics
+from proxy.care import reloaded
 from proxy.care.arriving import Arriving
 from proxy.care.books import Books
 from proxy.care.days import Days
@@ -60,6 +61,7 @@ class State:
     def measure(self) -> None:
         """Bring the gauges that are looked up, not counted, up to date. Blocks. Raises OSError."""
         space, (_, objects), idle = self._janitor.shown(), self._catalogue.sums(), self._idle()
+        metrics.CONFIG_RELOADED.set(0 if reloaded.mistake(self._settings.server.data) else 1)
         metrics.CACHE_SIZE.set(space.cached)
         metrics.CACHE_LIMIT.set(self._janitor.limits().max_size)
         metrics.CACHE_OBJECTS.set(objects)
@@ -85,7 +87,10 @@ class State:
         if unkept and time.monotonic_ns() - unkept < _UNKEPT_MEMORY:
             return f"degraded: {self._settings.server.data} cannot be written, pulls are passed through"
         down = [name for name in self._settings.upstreams if not self._up(name)]
-        return f"degraded: no answer from {', '.join(down)}" if down else "ok"
+        if down:
+            return f"degraded: no answer from {', '.join(down)}"
+        refused = reloaded.mistake(self._settings.server.data)
+        return "degraded: the last reload was refused, tidegate status and the log say why" if refused else "ok"
 
     def _free(self) -> tuple[int, int]:
         """Free and total bytes where the data lies."""
@@ -108,7 +113,7 @@ class State:
             "view": "full",
             "data": self._settings.server.data,
             "admin_listen": admin.listen,
-            "config": {"file": file, "reloaded": await asyncio.to_thread(_reloaded)},
+            "config": {"file": file, "refused": await asyncio.to_thread(reloaded.mistake, self._settings.server.data)},
             **await asyncio.to_thread(self._document, days, met, self._settings.upstreams),
         }
 
@@ -174,8 +179,3 @@ class State:
             "offline": upstream.offline,
             "last_error": None if last is None else {"error": last.error, "host": last.host, "time": last.last},
         }
-
-
-def _reloaded() -> bool:
-    """Whether the settings were read well the last time. Blocks."""
-    return all(metrics.totals("tidegate_config_last_reload_successful", "").values())

@@ -51,18 +51,18 @@ class Reload:
 
     def done(self) -> None:
         """They serve."""
+        self._note("")
         keys = changed(self._asked, self._next)
         for key in filter(keys.count, FIXED):
             say(f"{key} changed: that needs a restart, until then the old one stays")
         others = [key for key in keys if key not in FIXED]
         say(f"reloaded: {', '.join(others) or 'no setting'} changed")
         self._asked, self._used = self._next_with_old(), self._kept(self._next)
-        self._note("")
 
     def failed(self, why: str) -> None:
         """The old ones go on."""
-        say(f"reload refused, the settings stay as they were: {why}")
         self._note(why)
+        say(f"reload refused, the settings stay as they were: {why}")
 
     def _next_with_old(self) -> Settings:
         """What was asked, but for what still waits for a restart: the next reload says so again."""

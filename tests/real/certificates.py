@@ -13,7 +13,7 @@ _COMMON = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """`ca` is the file to trust; `context()` is for a server on 127.0.0.1 and localhost."""
+    """`ca` is the file to trust; `context()` is for a server on 127.0.0.1 and localhost, `trust()` for its clients."""
 
     ca: Path
     certificate: Path
@@ -22,6 +22,13 @@ class Authority:
     def context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.certificate, self.key)
+        return context
+
+    def trust(self, own: "Authority | None" = None) -> ssl.SSLContext:
+        """For a client that trusts this authority alone, and shows the certificate of `own`."""
+        context = ssl.create_default_context(cafile=str(self.ca))
+        if own is not None:
+            context.load_cert_chain(own.certificate, own.key)
         return context
 
 

@@ -10,6 +10,7 @@ import random
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,10 +18,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import HTTPError
-from urllib.request import ProxyHandler, Request, build_opener
+from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
 
 _SYSTEM = "/usr/sbin:/usr/bin:/sbin:/bin"
-_DIRECT = build_opener(ProxyHandler({}))  # a proxy in the environment must not see what stays on this machine
 
 
 class NotStarted(Exception):
@@ -44,10 +44,14 @@ def free_port() -> int:
                 return port
 
 
-def fetch(url: str, headers: Mapping[str, str] | None = None, timeout: float = 5) -> tuple[int, bytes]:
+def fetch(
+    url: str, headers: Mapping[str, str] | None = None, timeout: float = 5, trust: ssl.SSLContext | None = None
+) -> tuple[int, bytes]:
     """Status and body of one GET, redirects followed; raises OSError when nothing answers."""
+    # A proxy in the environment must not see what stays on this machine.
+    direct = build_opener(ProxyHandler({}), HTTPSHandler(context=trust))
     try:
-        with _DIRECT.open(Request(url, headers=dict(headers or {})), timeout=timeout) as answer:
+        with direct.open(Request(url, headers=dict(headers or {})), timeout=timeout) as answer:
             return answer.status, answer.read()
     except HTTPError as error:
         with error:
@@ -99,12 +103,12 @@ class Process:
     def running(self) -> bool:
         return self._popen.poll() is None
 
-    def wait_ready(self, url: str, seconds: float = 20) -> None:
+    def wait_ready(self, url: str, seconds: float = 20, trust: ssl.SSLContext | None = None) -> None:
         """Returns when `url` answers 200; raises NotStarted."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             with contextlib.suppress(OSError):
-                if fetch(url)[0] == 200:
+                if fetch(url, trust=trust)[0] == 200:
                     return
             self.check()
             time.sleep(0.03)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import ssl
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,14 +29,15 @@ class Metrics(dict[tuple[str, frozenset[tuple[str, str]]], float]):
 class Tidegate:
     """One running instance. `folder` holds config.toml and the output; `data` outlives a restart."""
 
-    def __init__(self, process: Process, url: str, data: Path) -> None:
+    def __init__(self, process: Process, url: str, data: Path, trust: ssl.SSLContext | None = None) -> None:
         self.process = process
+        self.trust = trust
         self.url = url
         self.data = data
 
     @property
     def host(self) -> str:
-        return self.url.removeprefix("http://")
+        return self.url.partition("://")[2]
 
     @property
     def pid(self) -> int:
@@ -55,7 +57,7 @@ class Tidegate:
         return sorted(each.pid for each in processes() if each.parent == self.pid)
 
     def metrics(self) -> Metrics:
-        text = fetch(f"{self.url}/metrics")[1].decode()
+        text = fetch(f"{self.url}/metrics", trust=self.trust)[1].decode()
         samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
         return Metrics({(sample.name, frozenset(sample.labels.items())): sample.value for sample in samples})
 
@@ -77,11 +79,13 @@ def tidegate(
     folder: Path | None = None,
     port: int | None = None,
     env: Mapping[str, str] | None = None,
+    trust: ssl.SSLContext | None = None,
 ) -> Iterator[Tidegate]:
     """A server that is ready, ended with all its workers when the block ends. Raises NotStarted.
 
     `folder` gets the configuration and the output. One of `folder` and `data` is given, and the other one follows from
-    it, so a second start with the same one finds what the first one kept.
+    it, so a second start with the same one finds what the first one kept. `trust`: it speaks TLS, and this is how
+    to it.
     """
     if folder is None:
         assert data is not None, "a server needs a folder or a data folder"
@@ -94,8 +98,9 @@ def tidegate(
                "--listen", host, "--data", str(data)]  # fmt: skip
     process = Process(command, folder, "tidegate", _environment(workers, env or {}))
     try:
-        process.wait_ready(f"http://{host}/readyz")
-        yield Tidegate(process, f"http://{host}", data)
+        url = f"{'https' if trust else 'http'}://{host}"
+        process.wait_ready(f"{url}/readyz", trust=trust)
+        yield Tidegate(process, url, data, trust)
     finally:
         process.end()
 

@@ -42,6 +42,8 @@ def upstream(name="registry.k8s.io", **changed):
         "stale_if_error": math.inf,
         "max_fills": 16,
         "max_bandwidth": 0,
+        "repositories": ("*",),
+        "deny_repositories": (),
         "offline": False,
         "username": "",
         "password": Secret(),
