@@ -167,6 +167,8 @@ def test_only_clients_with_a_certificate_of_ours(tidegate, far, made, tmp_path):
             done = curl(*trust, *wrong, "--tls-max", version, url)
             assert (done.returncode != 0, done.stdout) == (True, b"")
     assert curl(*shows, url).stdout == b"{}"
+    assert "a client was not let in: peer did not return a certificate" in server.stderr
+    assert "a client was not let in: certificate verify failed" in server.stderr
 
 
 # Renewal
