@@ -93,8 +93,7 @@ async def _serve(build: Callable[[], Service], drain: float, place: Place) -> No
     notify("READY=1")
     place.ready()
     await end.wait()
-    for door in doors:
-        await door.close()
+    await asyncio.gather(*(door.close() for door in doors))
     # What was accepted a moment ago has not brought its request yet; draining now would close it as an idle one.
     await asyncio.sleep(SETTLE)
     if not stop.is_set():
