@@ -75,7 +75,7 @@ def test_what_arrives_is_what_the_upstream_has(tidegate, far, made):
 
 
 def test_many_read_one_download(tidegate, far, made):
-    """They share one descriptor, and each reads at its own place."""
+    """Each reads at its own place of one file that grows."""
     content = noise(6 * MIB)
     digest = far.add_blob("app", content)
     far.fault(digest, Drip(256 << 10, 0.02), times=1)
@@ -167,6 +167,8 @@ def test_only_clients_with_a_certificate_of_ours(tidegate, far, made, tmp_path):
             done = curl(*trust, *wrong, "--tls-max", version, url)
             assert (done.returncode != 0, done.stdout) == (True, b"")
     assert curl(*shows, url).stdout == b"{}"
+    assert "a client was not let in: peer did not return a certificate" in server.stderr
+    assert "a client was not let in: certificate verify failed" in server.stderr
 
 
 # Renewal

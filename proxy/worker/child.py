@@ -8,6 +8,7 @@ listening socket; whoever is free takes the next connection.
 import asyncio
 import errno
 import importlib
+import logging
 import os
 import signal
 import socket
@@ -24,10 +25,14 @@ ACCEPT_PAUSE = 0.1
 SETTLE = 0.1
 HANDSHAKE = 10.0
 """Seconds a client may take to its first byte, and again for the handshake."""
+SHAKES = 1024
+"""Handshakes at a time; no limit of connections counts them yet."""
 SHAKING = 2.0
 """Seconds for those that are under way when we leave."""
 RETIRED = 3600.0
 """Seconds the answers of a worker may take that others have replaced: a pull is not cut because a setting changed."""
+_STRANGER = frozenset({"PEER_DID_NOT_RETURN_A_CERTIFICATE", "CERTIFICATE_VERIFY_FAILED"})
+_log = logging.getLogger("tidegate.tls")
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -88,8 +93,7 @@ async def _serve(build: Callable[[], Service], drain: float, place: Place) -> No
     notify("READY=1")
     place.ready()
     await end.wait()
-    for door in doors:
-        await door.close()
+    await asyncio.gather(*(door.close() for door in doors))
     # What was accepted a moment ago has not brought its request yet; draining now would close it as an idle one.
     await asyncio.sleep(SETTLE)
     if not stop.is_set():
@@ -130,7 +134,7 @@ class _Door:
         self._factory = factory
         self._tls = tls
         self._loop = asyncio.get_running_loop()
-        self._connecting: set[asyncio.Task[None]] = set()
+        self._connecting: dict[asyncio.Task[None], None] = {}
         self._pause: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
@@ -167,8 +171,10 @@ class _Door:
             return
         connection.setblocking(False)
         task = self._loop.create_task(self._connect(connection))
-        self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
+        self._connecting[task] = None
+        task.add_done_callback(self._connecting.pop)
+        if len(self._connecting) > SHAKES:
+            next(iter(self._connecting)).cancel()  # whoever began first and has not got far
 
     async def _connect(self, connection: socket.socket) -> None:
         # asyncio sets TCP_NODELAY on every stream transport, this one included.
@@ -178,6 +184,10 @@ class _Door:
                 await self._loop.connect_accepted_socket(self._factory, connection)
             else:
                 await self._connect_tls(connection, context)
+        except ssl.SSLError as error:
+            connection.close()
+            if error.reason in _STRANGER:
+                _log.info("a client was not let in: %s", error.reason.replace("_", " ").lower())
         except (OSError, asyncio.CancelledError):
             connection.close()
 
