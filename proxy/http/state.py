@@ -114,24 +114,24 @@ class State:
             "data": self._settings.server.data,
             "admin_listen": admin.listen,
             "config": {"file": file, "refused": await asyncio.to_thread(reloaded.mistake, self._settings.server.data)},
-            **await asyncio.to_thread(self._document, days, met, self._settings.upstreams),
+            **await self._document(days, met, self._settings.upstreams),
         }
 
     async def glance(self, days: int) -> dict[str, Any]:
         """What everybody may see: no client, no folder, nothing of upstreams that took an account to read, and no
         content at all where pulling takes one. Raises OSError."""
         met = nameless(await self._books.problems(), self.everybodys)
-        found = {"view": "public", **await asyncio.to_thread(self._document, days, met, self.everybodys)}
+        found = {"view": "public", **await self._document(days, met, self.everybodys)}
         found["health"] = found["health"].replace(self._settings.server.data, "the data folder")
         return found
 
-    def _document(self, days: int, met: Iterable[Problem], upstreams: Iterable[str]) -> dict[str, Any]:
-        """Blocks. Raises OSError."""
+    async def _document(self, days: int, met: Iterable[Problem], upstreams: Iterable[str]) -> dict[str, Any]:
+        """Raises OSError."""
         shown = list(upstreams)
         now, started = time.time(), self._board.started / 1e9
-        totals = self._days.shown(days)
+        totals = await self._days.shown(days)
         hosts = [entry for entry in self._books.seen_hosts() if entry.upstream in shown]
-        fills = self._arriving.shown()
+        fills = await asyncio.to_thread(self._arriving.shown)
         return {
             "version": __version__,
             "instance": self._instance,
@@ -139,11 +139,11 @@ class State:
             "uptime": max(0.0, now - started),
             "now": now,
             "workers": self._settings.server.workers,
-            "health": self.health(),
+            "health": await asyncio.to_thread(self.health),
             "listen": self._settings.server.listen,
-            "disk": self._disk(),
+            "disk": await asyncio.to_thread(self._disk),
             "today": totals[0],
-            "since_start": self._days.since_start(),
+            "since_start": await self._days.since_start(),
             "days": totals,
             "upstreams": [self._upstream(self._settings.upstreams[name], hosts) for name in shown],
             "hosts": [asdict(entry) for entry in hosts],
