@@ -75,9 +75,9 @@ class Days:
                 break
         return _counts(seen.get("counted") if seen.get("run") == run else None), [_counts(row) for row in rows]
 
-    async def since_start(self) -> dict[str, object]:
+    async def since_start(self) -> Counts:
         """Of this run."""
-        return counted.told(await asyncio.to_thread(counted.read, self._folder))
+        return await asyncio.to_thread(counted.read, self._folder)
 
     async def shown(self, most: int) -> list[dict[str, object]]:
         """Today and the days before it, `most` altogether, the latest first; a day on which nothing was asked is left

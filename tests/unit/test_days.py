@@ -114,7 +114,7 @@ async def test_the_run_before_is_taken_over_once(days, folder, now, tmp_path):
     write(folder, 0, hits=1)
     await days().save()
     assert await sums(days(), 3) == {"2027-01-17": (1, 0, 0), "2027-01-15": (5, 0, 0)}
-    assert (await days().since_start())["requests"]["hit"] == 1
+    assert (await days().since_start())["requests.hit"] == 1
 
 
 async def test_rows_of_others_count_nothing(days, index, folder):
