@@ -76,6 +76,7 @@ class Dummy:
             "health": os.environ.get("DUMMY_HEALTH", "ok"),
             "listen": self.settings.server.listen,
             "data": self.settings.server.data,
+            "config": {"file": None, "refused": ""},
             "disk": {
                 "free": 2**40,
                 "total": 2**41,
