@@ -56,15 +56,15 @@ class Arriving:
         metrics.DOWNLOADED.set(sum(seen.available for seen in live))
         metrics.DOWNLOADS_MISSING.set(sum(max(0, seen.total - seen.available) for seen in live if seen.total))
 
-    def shown(self) -> list[dict[str, Any]]:
-        """Every running fill: bytes, bytes a second, readers, image. Blocks, a quarter of a second where there are
-        any. Raises OSError."""
-        before, began = dict(self._parts.live()), time.monotonic()
+    async def shown(self) -> list[dict[str, Any]]:
+        """Every running fill: bytes, bytes a second, readers, image. Takes a quarter of a second where there are any.
+        Raises OSError."""
+        before, began = dict(await asyncio.to_thread(self._parts.live)), time.monotonic()
         if not before:
             return []
-        time.sleep(_APART)
-        after, seconds = self._parts.live(), time.monotonic() - began
-        told = [_told(path) for path in glob.glob(os.path.join(glob.escape(self._folder), "fills.*"))]
+        await asyncio.sleep(_APART)
+        after, told = await asyncio.to_thread(lambda: (self._parts.live(), self._all_told()))
+        seconds = time.monotonic() - began
         return [
             {
                 "digest": digest,
@@ -76,6 +76,9 @@ class Arriving:
             }
             for digest, seen in after
         ]
+
+    def _all_told(self) -> list[Mapping[str, tuple[int, str]]]:
+        return [_told(path) for path in glob.glob(os.path.join(glob.escape(self._folder), "fills.*"))]
 
 
 def _told(path: str) -> Mapping[str, tuple[int, str]]:

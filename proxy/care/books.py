@@ -65,9 +65,14 @@ class Books:
         await self._complete()
         return kept_hosts(self._index)
 
-    def seen_hosts(self) -> list[ledger.Entry]:
+    async def seen_hosts(self) -> list[ledger.Entry]:
         """The whole machine's ledger, half a second old at most."""
-        return kept_hosts(self._index)
+        return ledger.merged(ledger.read(rows) for rows in await self._all(_LEDGER))
+
+    async def _all(self, kind: str) -> list[list[dict[str, Any]]]:
+        """Every worker's table."""
+        found = await self._index.read(_key(kind, slot) for slot in range(_SLOTS))
+        return [_entries(row) for row in found.values()]
 
     async def old_names(self) -> list[legacy.Sighting]:
         """Who asks by an old name, on the whole machine."""
@@ -77,7 +82,7 @@ class Books:
     async def problems(self) -> list[problems.Problem]:
         """The last problems of the whole machine, half a second old at most."""
         await self.save()
-        return problems.merged(problems.read(_rows(self._index, _PROBLEMS, slot)) for slot in range(_SLOTS))
+        return problems.merged(problems.read(rows) for rows in await self._all(_PROBLEMS))
 
     async def _complete(self) -> None:
         """Wait until every worker has written down what it has seen by now."""
@@ -96,7 +101,10 @@ def kept_old_names(index: Index) -> list[legacy.Sighting]:
 
 
 def _rows(index: Index, kind: str, slot: int) -> list[dict[str, Any]]:
-    row = index.get(_key(kind, slot))
+    return _entries(index.get(_key(kind, slot)))
+
+
+def _entries(row: str | None) -> list[dict[str, Any]]:
     with contextlib.suppress(ValueError):
         found = json.loads(row) if row is not None else []
         if isinstance(found, list):

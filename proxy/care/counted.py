@@ -1,7 +1,7 @@
 """What all workers have counted in one run, read from their metrics files: the numbers daily totals are made of.
 
 The files outlive a worker that is killed, and a successor counts on in them, so nothing is lost between two looks. A
-whole exposition takes ten times as long; here only three metrics are looked at, and a series' name is understood once.
+whole exposition takes ten times as long; here only four metrics are looked at, and a series' name is understood once.
 """
 
 import glob
@@ -20,7 +20,8 @@ from proxy import metrics
 _ATTEMPTS = 10
 HIT, MISSED = frozenset({"hit", "revalidated", "stale", "coalesced"}), frozenset({"miss", "bypass"})
 Counts = Mapping[str, int]
-"""`requests.RESULT` (all nine), `hits` and `misses` (GET alone), `client_bytes`, `upstream_bytes`."""
+"""`requests.RESULT` (all nine), `hits` and `misses` (GET alone), `client_bytes`, `upstream_bytes`; read from files
+also `evicted.REASON`."""
 NAMES = (*(f"requests.{result}" for result in metrics.RESULTS), "hits", "misses", "client_bytes", "upstream_bytes")
 
 
@@ -56,6 +57,8 @@ def _names(key: str) -> tuple[str, ...]:
             return ("client_bytes",)
         case "tidegate_upstream_bytes_total":
             return ("upstream_bytes",)
+        case "tidegate_cache_evicted_bytes_total":
+            return (f"evicted.{labels['reason']}",)
     return ()
 
 

@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from proxy.care import counted
@@ -39,9 +39,9 @@ class Days:
 
     async def _take_over(self) -> None:
         """Add what the run before had counted, and remove its metrics. Raises nothing."""
-        last = self._last
-        if os.path.isdir(last) and await self._add(last, await asyncio.to_thread(_written, last, self._clock())):
-            await asyncio.to_thread(shutil.rmtree, last, True)
+        written = await asyncio.to_thread(_written, self._last, self._clock())
+        if written is not None and await self._add(self._last, written):
+            await asyncio.to_thread(shutil.rmtree, self._last, True)
 
     async def keep(self) -> None:
         """Write the totals down while they grow, and at midnight, for ever; those of the run before first."""
@@ -57,41 +57,40 @@ class Days:
 
     async def _add(self, folder: str, at: float) -> bool:
         """Whether everything that was counted there is in the rows."""
-        now = await asyncio.to_thread(counted.read, folder)
-        grown = counted.since(now, self._seen(folder))
+        run, now = await asyncio.to_thread(_look, folder)
+        day = date(at)
+        seen, (row,) = await self._rows(run, [day])
+        grown = counted.since(now, seen)
         if not grown:
             return True
-        day = date(at)
-        seen = {"run": _run(folder), "counted": now}
-        row = Counter(self._row(day)) + Counter(grown)
-        return await self._index.note({f"day:{day}": json.dumps(row), _SEEN: json.dumps(seen)}, KEPT * _DAY)
+        kept = {f"day:{day}": Counter(row) + Counter(grown), _SEEN: {"run": run, "counted": now}}
+        return await self._index.note({key: json.dumps(value) for key, value in kept.items()}, KEPT * _DAY)
 
-    def _seen(self, folder: str) -> Counts:
-        """How far the rows have followed that run's counters."""
-        found = _parsed(self._index.get(_SEEN))
-        return _counts(found.get("counted")) if found.get("run") == _run(folder) else {}
-
-    def _row(self, day: str) -> Counts:
-        return _counts(_parsed(self._index.get(f"day:{day}")))
-
-    def since_start(self) -> dict[str, object]:
-        """Of this run. Blocks."""
-        return counted.told(counted.read(self._folder))
-
-    def shown(self, most: int) -> list[dict[str, object]]:
-        """Today and the days before it, `most` altogether, the latest first; a day on which nothing was asked is left
-        out, today never. Blocks."""
-        now = self._clock()
-        days = [date(now - back * _DAY) for back in range(min(most, KEPT))]
-        rows = {day: self._row(day) for day in days} | {days[0]: self._today(days[0])}
-        return [{"date": day, **counted.told(row)} for day, row in rows.items() if row or day == days[0]]
-
-    def _today(self, day: str) -> Counts:
-        """The row, and what is not in it yet; both are read again where a write came in between."""
+    async def _rows(self, run: str, days: Sequence[str]) -> tuple[Counts, list[Counts]]:
+        """How far the rows have followed that run's counters, and the rows of these days, of one moment."""
         while True:
-            seen, row = self._seen(self._folder), self._row(day)
-            if self._seen(self._folder) == seen:
-                return Counter(row) + Counter(counted.since(counted.read(self._folder), seen))
+            keys = [_SEEN, *(f"day:{day}" for day in days)]
+            seen, *rows = [_parsed(row) for row in (await self._index.read(keys)).values()]
+            if _parsed(self._index.get(_SEEN)) == seen:
+                break
+        return _counts(seen.get("counted") if seen.get("run") == run else None), [_counts(row) for row in rows]
+
+    async def since_start(self) -> Counts:
+        """Of this run."""
+        return await asyncio.to_thread(counted.read, self._folder)
+
+    async def shown(self, most: int) -> list[dict[str, object]]:
+        """Today and the days before it, `most` altogether, the latest first; a day on which nothing was asked is left
+        out, today never. What is not in the rows yet is of today."""
+        at = self._clock()
+        days = [date(at - back * _DAY) for back in range(min(most, KEPT))]
+        run = await asyncio.to_thread(_run, self._folder)
+        seen, rows = await self._rows(run, days)
+        now = await asyncio.to_thread(counted.read, self._folder)  # after the rows: only ever more than they know
+        rows[0] = Counter(rows[0]) + Counter(counted.since(now, seen))
+        return [
+            {"date": day, **counted.told(row)} for day, row in zip(days, rows, strict=True) if row or day == days[0]
+        ]
 
 
 def date(at: float) -> str:
@@ -99,11 +98,18 @@ def date(at: float) -> str:
     return time.strftime("%Y-%m-%d", time.gmtime(at))
 
 
-def _written(folder: str, now: float) -> float:
-    """When something was last counted there, as far as the files tell."""
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        return max((entry.stat().st_mtime for entry in entries if entry.name.startswith("counter_")), default=now)
-    return now
+def _written(folder: str, now: float) -> float | None:
+    """When something was last counted there, as far as the files tell; None where there is no such folder."""
+    try:
+        with os.scandir(folder) as entries:
+            return max((entry.stat().st_mtime for entry in entries if entry.name.startswith("counter_")), default=now)
+    except OSError:
+        return None
+
+
+def _look(folder: str) -> tuple[str, Counts]:
+    """Which run's metrics lie there, and what they say."""
+    return _run(folder), counted.read(folder)
 
 
 def _run(folder: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from proxy import __version__, metrics
-from proxy.care import reloaded
+from proxy.care import counted, reloaded
 from proxy.care.arriving import Arriving
 from proxy.care.books import Books
 from proxy.care.days import Days
@@ -27,6 +27,8 @@ from proxy.upstream.ledger import Entry
 
 _UNKEPT_MEMORY = 15 * 10**9
 _CIRCUITS = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
+_FRESH = 1.0
+"""Seconds for which everybody is told the same: however many ask, the work is done once."""
 Ways = Mapping[str, Sequence[Circuit]]
 """An upstream's ways out, one a URL."""
 
@@ -55,6 +57,8 @@ class State:
         self._books = books
         self._days = days
         self._arriving = arriving
+        self._glancing = asyncio.Lock()
+        self._glanced: tuple[float, int, dict[str, Any]] = (0.0, 0, {})
         public = (upstream.name for upstream in settings.upstreams.values() if upstream.public)
         self.everybodys = frozenset(public if settings.auth.pull == "anyone" else ())
 
@@ -114,24 +118,28 @@ class State:
             "data": self._settings.server.data,
             "admin_listen": admin.listen,
             "config": {"file": file, "refused": await asyncio.to_thread(reloaded.mistake, self._settings.server.data)},
-            **await asyncio.to_thread(self._document, days, met, self._settings.upstreams),
+            **await self._document(days, met, self._settings.upstreams),
         }
 
     async def glance(self, days: int) -> dict[str, Any]:
         """What everybody may see: no client, no folder, nothing of upstreams that took an account to read, and no
         content at all where pulling takes one. Raises OSError."""
-        met = nameless(await self._books.problems(), self.everybodys)
-        found = {"view": "public", **await asyncio.to_thread(self._document, days, met, self.everybodys)}
-        found["health"] = found["health"].replace(self._settings.server.data, "the data folder")
-        return found
+        async with self._glancing:
+            at, asked, found = self._glanced
+            if asked != days or time.monotonic() - at > _FRESH:
+                met = nameless(await self._books.problems(), self.everybodys)
+                found = {"view": "public", **await self._document(days, met, self.everybodys)}
+                found["health"] = found["health"].replace(self._settings.server.data, "the data folder")
+                self._glanced = time.monotonic(), days, found
+            return found
 
-    def _document(self, days: int, met: Iterable[Problem], upstreams: Iterable[str]) -> dict[str, Any]:
-        """Blocks. Raises OSError."""
+    async def _document(self, days: int, met: Iterable[Problem], upstreams: Iterable[str]) -> dict[str, Any]:
+        """Raises OSError."""
         shown = list(upstreams)
         now, started = time.time(), self._board.started / 1e9
-        totals = self._days.shown(days)
-        hosts = [entry for entry in self._books.seen_hosts() if entry.upstream in shown]
-        fills = self._arriving.shown()
+        totals, counts = await self._days.shown(days), await self._days.since_start()
+        hosts = [entry for entry in await self._books.seen_hosts() if entry.upstream in shown]
+        fills = await self._arriving.shown()
         return {
             "version": __version__,
             "instance": self._instance,
@@ -139,11 +147,11 @@ class State:
             "uptime": max(0.0, now - started),
             "now": now,
             "workers": self._settings.server.workers,
-            "health": self.health(),
+            "health": await asyncio.to_thread(self.health),
             "listen": self._settings.server.listen,
-            "disk": self._disk(),
+            "disk": await asyncio.to_thread(self._disk, counts),
             "today": totals[0],
-            "since_start": self._days.since_start(),
+            "since_start": counted.told(counts),
             "days": totals,
             "upstreams": [self._upstream(self._settings.upstreams[name], hosts) for name in shown],
             "hosts": [asdict(entry) for entry in hosts],
@@ -151,9 +159,8 @@ class State:
             "problems": [asdict(problem) for problem in met],
         }
 
-    def _disk(self) -> dict[str, Any]:
+    def _disk(self, counts: counted.Counts) -> dict[str, Any]:
         (free, total), (size, objects) = self._free(), self._catalogue.sums()
-        evicted = metrics.totals("tidegate_cache_evicted_bytes_total", "reason")
         return {
             "free": free,
             "total": total,
@@ -163,7 +170,7 @@ class State:
             "max_size": self._janitor.limits().max_size,
             "min_free": self._janitor.limits().min_free,
             "oldest_idle": self._idle(),
-            "evicted_bytes": {reason: int(count) for reason, count in evicted.items()},
+            "evicted_bytes": {reason: counts.get(f"evicted.{reason}", 0) for reason in ("max_size", "min_free")},
         }
 
     def _upstream(self, upstream: Upstream, hosts: Iterable[Entry]) -> Mapping[str, Any]:

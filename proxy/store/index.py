@@ -126,6 +126,13 @@ class Index:
             return None
         return row
 
+    async def read(self, keys: Iterable[str]) -> dict[str, str | None]:
+        """Many rows, in the order of `keys`, without holding up the loop: in the writer's thread, because every thread
+        that reads costs a connection and its pages."""
+        wanted = list(keys)
+        call = asyncio.get_running_loop().run_in_executor
+        return await call(self._writer, lambda: {key: self.get(key) for key in wanted})
+
     async def put(self, rows: Mapping[str, str | None], lifetime: float | None = None) -> None:
         """Write rows, None to remove one; returns when every process sees them. `lifetime` is seconds after which
         they are as if never written. Raises OSError."""
