@@ -20,6 +20,7 @@ from typing import Any
 from proxy import metrics
 from proxy.care.lost import Fetch, Images, Lost
 from proxy.care.reread import Read, Verdict, reread
+from proxy.care.steps import stepped
 from proxy.errors import DigestInvalid, Unavailable
 from proxy.oci.digest import Digest
 from proxy.store.catalogue import Catalogue, Held
@@ -191,7 +192,7 @@ class Scrubber:
 
     async def _report(self, full: bool, fetch: Fetch) -> AsyncGenerator[dict[str, Any], None]:
         state, reading, told = State(), 0, 0.0
-        async with contextlib.aclosing(_stepped(self.work(full))) as steps:
+        async with contextlib.aclosing(stepped(self.work(full))) as steps:
             async for step in steps:
                 state, reading = step.state, 0 if step.blob else reading + step.size
                 if step.bad or time.monotonic() - told > _TELL_EVERY:
@@ -248,7 +249,7 @@ class Scrubber:
 
     async def _pass(self, bandwidth: int) -> None:
         due = time.monotonic()
-        async with contextlib.aclosing(_stepped(self.work(full=False))) as steps:
+        async with contextlib.aclosing(stepped(self.work(full=False))) as steps:
             async for step in steps:
                 if self._wanted():
                     return
@@ -263,20 +264,3 @@ class Scrubber:
         if lost:
             self._save(replace(self.load(), lost=tuple(digest.text for digest in left)))
         return again
-
-
-async def _stepped(work: Generator[Step, None, None]) -> AsyncGenerator[Step, None]:
-    """The steps, each taken in a thread. A step is never cancelled: the work is closed when it has been taken."""
-    try:
-        while True:
-            taking = asyncio.ensure_future(asyncio.to_thread(next, work, None))
-            try:
-                step = await asyncio.shield(taking)
-            except asyncio.CancelledError:
-                await asyncio.wait([taking])
-                raise
-            if step is None:
-                return
-            yield step
-    finally:
-        await asyncio.to_thread(work.close)

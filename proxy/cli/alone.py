@@ -14,6 +14,7 @@ from proxy.care.books import kept_hosts, kept_old_names
 from proxy.care.inventory import Inventory
 from proxy.care.pins import Pins
 from proxy.care.shown import shown
+from proxy.config import Settings
 from proxy.errors import RegistryError, StartError
 from proxy.store import index
 from proxy.store.catalogue import Catalogue
@@ -55,6 +56,24 @@ def scrub(data: str, full: bool) -> Iterator[dict[str, Any]]:
                 yield from scrub.Scrubber(data, blobs, quarantine.Quarantine(data, blobs), books).alone(full)
         except (OSError, sqlite3.Error) as error:
             raise StartError(f"{data} cannot be read: {error}") from None
+
+
+def collect(settings: Settings, delete: bool, untagged: bool) -> Iterator[dict[str, Any]]:
+    """gc of what was pushed, reported as a service does. Raises StartError."""
+    with _held(settings.server.data), tempfile.TemporaryDirectory() as scratch:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = scratch
+        from proxy.care.collect import Order
+        from proxy.compose import pushed
+        from proxy.compose.prepare import check_format
+
+        folder = pushed.folder(settings)
+        if not os.path.isdir(folder):
+            raise StartError(f"nothing was pushed to {settings.server.data}")
+        try:
+            check_format(folder)
+            yield from pushed.collector_alone(settings).run(Order(delete, untagged))
+        except OSError as error:
+            raise StartError(f"{folder} cannot be collected: {error}") from None
 
 
 def images(data: str, image: str) -> list[dict[str, Any]]:

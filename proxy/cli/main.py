@@ -18,6 +18,7 @@ from proxy import config
 from proxy.cli import doctor, egress, keep, legacy, scrub
 from proxy.cli import status as status_screen
 from proxy.cli.client_config import client_config
+from proxy.cli.gc import gc
 from proxy.cli.options import any_command, load, place, that_asks, wants_json
 from proxy.cli.talk import NotRunning, Place, WrongUsage, ask
 from proxy.errors import StartError
@@ -30,7 +31,7 @@ Usage: tidegate COMMAND [OPTIONS]
 _GROUPS: Mapping[str, tuple[str, ...]] = {
     "Run": ("serve", "config"),
     "Look": ("status", "ls", "egress", "doctor", "legacy"),
-    "Keep": ("pin", "unpin", "rm", "scrub"),
+    "Keep": ("pin", "unpin", "rm", "scrub", "gc"),
     "Set up": ("client-config",),
 }
 _OPTIONS = """\
@@ -223,5 +224,5 @@ def scrub_(context: click.Context, full: bool) -> int:
     return scrub.run(place(context), full, wants_json(context))
 
 
-for each in (*keep.COMMANDS, client_config):
+for each in (*keep.COMMANDS, gc, client_config):
     tidegate.add_command(each)

@@ -7,7 +7,7 @@ import secrets
 import time
 
 from proxy.care import census
-from proxy.compose import limits
+from proxy.compose import limits, pushed
 from proxy.compose.log import set_up_log
 from proxy.config import Settings
 from proxy.errors import StartError
@@ -33,6 +33,7 @@ def prepare(settings: Settings) -> None:
     try:
         board = Board(os.path.join(data, "run", "board"))
         board.reset(time.time_ns())
+        pushed.count(settings, board)
         board.close()
         Parts(os.path.join(data, "ingest")).settle()
         complaints = [index.prepare(os.path.join(data, "index")), census.prepare(data)]
@@ -64,7 +65,7 @@ def check(settings: Settings) -> None:
     data = settings.server.data
     try:
         if settings.pushing:
-            _check_format(os.path.join(data, "local"))
+            check_format(pushed.folder(settings))
             _make_durable(data)
     except OSError as error:
         raise StartError(f"{data} cannot be used: {error.strerror or error}; use --data DIR") from error
@@ -97,7 +98,7 @@ def _make_durable(data: str) -> None:
         sync_folder(os.path.dirname(data))
 
 
-def _check_format(folder: str) -> None:
+def check_format(folder: str) -> None:
     """What was pushed is nobody else's copy: a format from the future is refused, never set aside. Raises StartError,
     OSError."""
     kept = Links(folder)

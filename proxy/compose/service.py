@@ -15,6 +15,7 @@ from proxy import __version__, clients, doctor, metrics
 from proxy.care import census, plan
 from proxy.care.arriving import Arriving
 from proxy.care.books import Books
+from proxy.care.collect import Collector
 from proxy.care.days import Days
 from proxy.care.evict import Janitor
 from proxy.care.inventory import Inventory
@@ -25,7 +26,7 @@ from proxy.care.pins import Pins
 from proxy.care.problems import Problems
 from proxy.care.removal import Remover
 from proxy.care.scrub import Scrubber
-from proxy.compose import limits, ways
+from proxy.compose import limits, pushed, ways
 from proxy.compose.chores import Chores
 from proxy.compose.log import set_up_log
 from proxy.compose.pulse import beat
@@ -39,6 +40,7 @@ from proxy.http.access import AccessLog
 from proxy.http.admin import Admin
 from proxy.http.app import Api
 from proxy.http.auth import Access
+from proxy.http.collecting import Collecting
 from proxy.http.desk import Desk
 from proxy.http.front import Front
 from proxy.http.guard import Guard
@@ -66,9 +68,7 @@ from proxy.registry.route import Router, own_names
 from proxy.registry.rows import Rows, is_everybodys
 from proxy.store import catalogue, index
 from proxy.store.board import Board
-from proxy.store.files import Files
 from proxy.store.ingest import Store
-from proxy.store.links import Links
 from proxy.store.quarantine import Quarantine
 from proxy.store.uploads import Uploads
 from proxy.upstream.client import Client
@@ -133,7 +133,7 @@ class Service:
         instance = _instance(data)
         self._memory = Memory(self._board)
         self._access_rules = Access(settings.auth)
-        self._local = self._pushed(data, known) if settings.pushing else None
+        self._local = self._pushed(known) if settings.pushing else None
         router = self._router(instance)
         self._access = AccessLog(settings.log.format)
         self._guards = self._doors(router, instance)
@@ -150,6 +150,7 @@ class Service:
         keeping = self._keeping(router, state.everybodys)
         admin.add(keeping.pages())
         admin.add(Scrubbing(self._scrubber, self._again.fetch).pages())
+        admin.add(Collecting(self._collector()).pages())
         setting_up = SettingUp(
             list(clients.WRITERS), self._settings.server.url, partial(clients.served, self._settings)
         )
@@ -161,7 +162,7 @@ class Service:
 
     def _state(self, instance: str) -> State:
         rooms = self._board, self._catalogue, self._janitor, self._ways, self._books, self._days, self._arriving
-        return State(self._settings, instance, *rooms)
+        return State(self._settings, instance, *rooms, self._local.uploads.yard if self._local else None)
 
     def _unkept(self, why: str) -> None:
         """Something could not be kept: readiness and metrics of the whole machine say so, and one line a minute."""
@@ -209,16 +210,18 @@ class Service:
         unqualified = Unqualified(ordered, self._index) if len(ordered) > 1 else ordered[0] if ordered else None
         return Router(pairs, unqualified, self._own_names(), self._local, settings.local.names)
 
-    def _pushed(self, data: str, known: Callable[[Digest], bool]) -> Local:
+    def _pushed(self, known: Callable[[Digest], bool]) -> Local:
         """The registry that is pushed to. What is cached and everybody's may be mounted from there."""
-        cached, folder = self._store.files, os.path.join(data, "local")
+        cached = self._store.files
 
         def lend(digest: Digest) -> str | None:
             return cached.path(digest) if known(digest) and cached.has(digest) else None
 
-        uploads = Uploads(os.path.join(folder, "uploads"), self._pool)
-        files, links = Files(os.path.join(folder, "blobs")), Links(os.path.join(folder, "repositories"))
-        shelves = local.Shelves(files, links, uploads, os.path.join(data, "run", "repositories"), lend)
+        settings = self._settings
+        yard = pushed.yard(settings, self._board.words)
+        uploads = Uploads(os.path.join(pushed.folder(settings), "uploads"), self._pool, yard)
+        names = pushed.links(settings), uploads, pushed.locks(settings)
+        shelves = local.Shelves(pushed.files(settings), *names, lend, settings.local.upload_ttl)
         return Local(shelves, self._memory, self._board)
 
     def _pushing(self) -> Pushing | None:
@@ -230,6 +233,11 @@ class Service:
 
         ownership = Ownership(self._local, self._others, self._settings.local.own, cached)
         return Pushing(self._local, ownership, self._janitor.make_room)
+
+    def _collector(self) -> Collector | None:
+        if self._local is None:
+            return None
+        return pushed.collector(self._settings, self._local.uploads.yard, self._local)
 
     def _own_names(self) -> Mapping[str, None]:
         server = self._settings.server

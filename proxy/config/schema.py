@@ -101,6 +101,7 @@ LOCAL: Section = {
     "names": Key([], values.hosts, values.format_list),
     "own": Key([], values.strings, values.format_list),
     "upload_ttl": Key("24h", values.positive, _duration),
+    "max_size": Key("", values.limit, values.show_limit),
 }
 LOG: Section = {
     "format": Key("text", values.choice("text", "json")),

@@ -200,11 +200,13 @@ class Upstream:
 @dataclass(frozen=True, slots=True)
 class Local:
     """What may be pushed here. `names` are registries that mean it, `own` patterns of repositories that are ours
-    without asking an upstream, `upload_ttl` seconds after which an upload nobody goes on with is forgotten."""
+    without asking an upstream, `upload_ttl` seconds after which an upload nobody goes on with is forgotten, and for
+    which gc keeps what a pusher was told of; `max_size` what may be pushed altogether, zero for no limit."""
 
     names: tuple[str, ...]
     own: tuple[str, ...]
     upload_ttl: float
+    max_size: Share
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,6 +124,11 @@ def share(value: object) -> Share:
         raise _not('a size such as "50GiB", or a share of the file system such as "80%"', value) from None
 
 
+def limit(value: object) -> Share:
+    """The same, or "" for no limit."""
+    return Share(0, 0.0) if value == "" else share(value)
+
+
 def bandwidth(value: object) -> int:
     """Bytes a second, "" for no limit. Slower than 1 MiB a second, the pieces of 16 downloads would take longer than a
     stall may."""
@@ -302,3 +307,8 @@ def show_size(count: int) -> str:
 def show_share(value: Share) -> str:
     """As a setting is written."""
     return f'"{value.fraction * 100:g}%"' if value.fraction else show_size(value.bytes) if value.bytes else '"0B"'
+
+
+def show_limit(value: Share) -> str:
+    """As a setting is written; "" for none."""
+    return show_share(value) if value.fraction or value.bytes else '""'

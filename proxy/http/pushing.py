@@ -18,6 +18,7 @@ from proxy import metrics
 from proxy.errors import (
     BlobUploadInvalid,
     DigestInvalid,
+    NoSpace,
     TooLarge,
     Unavailable,
     UploadOutOfOrder,
@@ -127,7 +128,8 @@ class Pushing:
             return await self._commit(exchange, asked, repo, upload, call.digest)
 
     async def _take(self, exchange: Exchange, upload: Upload) -> None:
-        """The body, to the end of the upload. Raises ConnectionError, OSError."""
+        """The body, to the end of the upload. Raises NoSpace, ConnectionError, OSError."""
+        upload.expect(exchange.request.content_length or 0)
         with contextlib.suppress(OSError):  # where no room can be made the write says so
             await self._room(exchange.request.content_length or 0)
         async for chunk in _body(exchange):
@@ -155,14 +157,14 @@ class Pushing:
 
     @asynccontextmanager
     async def _writing(self, repo: Repo, name: str, patience: float = 0) -> AsyncIterator[Upload]:
-        """The session, ours alone; for `patience` seconds one that somebody else has is waited for. A disk that is full
-        ends it: half of it would only keep the disk full."""
+        """The session, ours alone; for `patience` seconds one that somebody else has is waited for. No room ends it:
+        half of it would only take more."""
         upload = await self._opened(repo, name, patience)
         try:
             yield upload
         except ConnectionError:
             raise  # the client left; it may come back
-        except OSError:
+        except (OSError, NoSpace):
             upload.forget()
             raise
         finally:

@@ -23,6 +23,7 @@ from proxy.policy import CircuitState
 from proxy.store.board import Board
 from proxy.store.catalogue import Catalogue
 from proxy.store.circuit import Circuit
+from proxy.store.yard import Yard
 from proxy.upstream.ledger import Entry
 
 _UNKEPT_MEMORY = 15 * 10**9
@@ -47,6 +48,7 @@ class State:
         books: Books,
         days: Days,
         arriving: Arriving,
+        yard: Yard | None,
     ) -> None:
         self._settings = settings
         self._instance = instance
@@ -57,6 +59,7 @@ class State:
         self._books = books
         self._days = days
         self._arriving = arriving
+        self._yard = yard
         self._glancing = asyncio.Lock()
         self._glanced: tuple[float, int, dict[str, Any]] = (0.0, 0, {})
         public = (upstream.name for upstream in settings.upstreams.values() if upstream.public)
@@ -73,6 +76,9 @@ class State:
         metrics.PINNED.set(space.pinned)
         metrics.DISK_FREE.set(space.free)
         self._arriving.measure()
+        if self._yard is not None:
+            metrics.LOCAL_SIZE.set(self._yard.bytes)
+            metrics.LOCAL_LIMIT.set(self._yard.limit)
         for name in self._settings.upstreams:
             metrics.UPSTREAM_UP.labels(name).set(self._up(name))
             metrics.UPSTREAM_CIRCUIT.labels(name).set(_CIRCUITS[self._circuit(name)])
@@ -171,6 +177,7 @@ class State:
             "min_free": self._janitor.limits().min_free,
             "oldest_idle": self._idle(),
             "evicted_bytes": {reason: counts.get(f"evicted.{reason}", 0) for reason in ("max_size", "min_free")},
+            "pushed": None if self._yard is None else {"bytes": self._yard.bytes, "max_size": self._yard.limit},
         }
 
     def _upstream(self, upstream: Upstream, hosts: Iterable[Entry]) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ OCI image-spec manifest.md and image-index.md; distribution-spec, "Pushing Manif
 a document that cannot be a manifest raises ManifestInvalid.
 """
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -94,3 +95,23 @@ def _digest(entry: object, what: str) -> Digest:
 
 def _object(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def named(content: bytes) -> frozenset[Digest]:
+    """Every digest these bytes say anywhere: more than a registry must have, and nothing that any kind of manifest
+    could mean by a field this release does not know. Raises ManifestInvalid."""
+    try:
+        waiting: list[object] = [json.loads(content)]
+    except (ValueError, RecursionError):
+        raise ManifestInvalid("a manifest must be JSON, and this is not") from None
+    found = set()
+    while waiting:
+        match waiting.pop():
+            case dict() as table:
+                waiting += table.values()
+            case list() as items:
+                waiting += items
+            case str() as text:
+                with contextlib.suppress(DigestInvalid):
+                    found.add(Digest.parse(text))
+    return frozenset(found)

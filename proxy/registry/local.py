@@ -2,12 +2,13 @@
 
 Bytes lie in a store of their own, named by digest; names are links (store/links.py). The order of a push is bytes,
 then links, then tags, so that a crash leaves garbage that can be swept and never a name without content. Whoever
-writes a repository's names holds its lock; readers need none. A manifest in memory is good while the board's word for
-its name is unchanged, and every change of a name changes it: after a 201 every worker answers with the new content.
+writes a repository's names holds its lock; readers need none. Whoever collects what nothing needs (care/collect.py)
+holds it too, and leaves what somebody who pushes was told of lately (store/asked.py). A manifest in memory is good
+while the board's word for its name is unchanged, and every change of a name changes it: after a 201 every worker
+answers with the new content.
 """
 
 import asyncio
-import hashlib
 import json
 import math
 import os
@@ -23,9 +24,10 @@ from proxy.oci.names import Reference, Repo, Tag
 from proxy.oci.pushed import Needs, needs
 from proxy.ports import Answer, Ask, Filling, OpenBlob
 from proxy.registry.memory import Memory
+from proxy.store.asked import Asked
 from proxy.store.board import Board
 from proxy.store.files import Files
-from proxy.store.links import Links
+from proxy.store.links import BLOBS, MANIFESTS, REFERRERS, TAGS, Links, digest_of, file_of, lock_of, parts_of
 from proxy.store.lock import hold_named
 from proxy.store.uploads import Uploads
 
@@ -35,13 +37,15 @@ _POLL = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Shelves:
-    """Where pushed content lies. `lend` gives the path of a cached blob that everybody may read, None where none is."""
+    """Where pushed content lies. `lend` gives the path of a cached blob that everybody may read, None where none is;
+    `ttl` is for how many seconds what a pusher was told stays true."""
 
     files: Files
     links: Links
     uploads: Uploads
     locks: str
     lend: Callable[[Digest], str | None]
+    ttl: float
 
 
 class Local:
@@ -52,7 +56,9 @@ class Local:
         self.uploads = shelves.uploads
         self.files = shelves.files
         self._links = shelves.links
+        self._yard = shelves.uploads.yard
         self._lend = shelves.lend
+        self._asked = Asked(shelves.links, self._yard, shelves.ttl)
         self._locks = shelves.locks
         self._memory = memory
         self._board = board
@@ -60,7 +66,7 @@ class Local:
 
     def holds(self, repo: Repo) -> bool:
         """Whether there is anything in a repository: then it is ours altogether. Raises OSError."""
-        return any(self._links.names(*_path(repo), kind) for kind in ("_manifests", "_tags", "_blobs"))
+        return any(self._links.names(*parts_of(repo), kind) for kind in (MANIFESTS, TAGS, BLOBS))
 
     async def resolve(self, ask: Ask, reference: Reference) -> Answer[Descriptor]:
         answer = await self.manifest(ask, reference)
@@ -68,6 +74,8 @@ class Local:
 
     async def manifest(self, ask: Ask, reference: Reference) -> Answer[Manifest]:
         key = _key(ask.repo, reference)
+        if isinstance(reference, Digest):
+            await self._asked.note(ask.repo, MANIFESTS, reference)
         known = self._memory.get(key)
         if known is not None:
             return known
@@ -78,7 +86,7 @@ class Local:
 
     def _manifest(self, repo: Repo, reference: Reference) -> Manifest:
         digest = reference if isinstance(reference, Digest) else self._tagged(repo, reference)
-        text = self._links.get(*_path(repo), "_manifests", _file(digest)) if digest is not None else None
+        text = self._links.get(*parts_of(repo), MANIFESTS, file_of(digest)) if digest is not None else None
         opened = self.files.open(digest) if digest is not None and text is not None else None
         if digest is None or text is None or opened is None:
             raise ManifestUnknown(f"no manifest {reference} in {repo} here")
@@ -95,7 +103,7 @@ class Local:
         return Manifest(Descriptor(digest, len(content), media_type), content)
 
     def _tagged(self, repo: Repo, tag: Tag) -> Digest | None:
-        text = self._links.get(*_path(repo), "_tags", tag)
+        text = self._links.get(*parts_of(repo), TAGS, tag)
         try:
             return None if text is None else Digest.parse(text)
         except DigestInvalid:
@@ -104,6 +112,8 @@ class Local:
     async def stat(self, ask: Ask, digest: Digest) -> Answer[Descriptor]:
         opened = self._blob(ask.repo, digest)
         opened.close()
+        if not await self._asked.note(ask.repo, BLOBS, digest):
+            raise BlobUnknown(f"no blob {digest.short} in {ask.repo} here")
         return Answer(Descriptor(digest, opened.size, BLOB), "hit")
 
     async def blob(self, ask: Ask, digest: Digest) -> Answer[OpenBlob | Filling]:
@@ -117,10 +127,10 @@ class Local:
 
     def has_blob(self, repo: Repo, digest: Digest) -> bool:
         """Whether a repository holds a blob. Raises OSError."""
-        return self._links.get(*_path(repo), "_blobs", _file(digest)) is not None
+        return self._links.get(*parts_of(repo), BLOBS, file_of(digest)) is not None
 
     async def tags(self, ask: Ask) -> Answer[Sequence[str]]:
-        found = await asyncio.to_thread(self._links.names, *_path(ask.repo), "_tags")
+        found = await asyncio.to_thread(self._links.names, *parts_of(ask.repo), TAGS)
         if not found and not await asyncio.to_thread(self.holds, ask.repo):
             raise NameUnknown(f"no repository {ask.repo} here")
         return Answer(found, "hit")
@@ -130,9 +140,11 @@ class Local:
 
     def _referrers(self, repo: Repo, subject: Digest) -> list[Mapping[str, Any]]:
         found: list[Mapping[str, Any]] = []
-        for name in self._links.names(*_path(repo), "_referrers", _file(subject)):
+        for name in self._links.names(*parts_of(repo), REFERRERS, file_of(subject)):
+            if (digest := digest_of(name)) is None:
+                continue
             try:
-                manifest = self._manifest(repo, Digest.parse(name.replace("-", ":", 1)))
+                manifest = self._manifest(repo, digest)
             except ManifestUnknown:
                 continue  # deleted, or a crash between the link and its manifest's
             found.append(needs(manifest.content).described(manifest.descriptor))
@@ -153,26 +165,42 @@ class Local:
 
     async def add_blob(self, repo: Repo, digest: Digest, size: int) -> None:
         """A blob whose bytes are durable belongs to a repository. Raises OSError."""
-        await asyncio.to_thread(self._links.put, str(size), *_path(repo), "_blobs", _file(digest))
+        await asyncio.to_thread(self._add, repo, digest, size)
+
+    def _add(self, repo: Repo, digest: Digest, size: int) -> None:
+        with self._yard.keeping(digest):
+            self._links.put(str(size), *parts_of(repo), BLOBS, file_of(digest))
 
     async def mount(self, repo: Repo, digest: Digest, source: Repo | None) -> bool:
         """Let a repository have a blob that another one has, or that is cached for everybody; whether there was one.
 
-        Raises OSError."""
+        Raises NoSpace, OSError."""
         if source is not None and not self.has_blob(source, digest):
             return False
         return await asyncio.to_thread(self._mount, repo, digest, source is None)
 
     def _mount(self, repo: Repo, digest: Digest, anywhere: bool) -> bool:
-        if not self.files.settle(digest):
-            cached = self._lend(digest) if anywhere else None
-            if cached is None or not self.files.take_over(cached, digest):
+        cached = self._lend(digest) if anywhere and not self.files.has(digest) else None
+        if cached is not None:
+            self._borrow(digest, cached)
+        with self._yard.keeping(digest):
+            if not (self.files.settle(digest) and self.files.touch(digest)):
                 return False
-        self._links.put(str(self.files.size(digest)), *_path(repo), "_blobs", _file(digest))
+            self._links.put(str(self.files.size(digest)), *parts_of(repo), BLOBS, file_of(digest))
         return True
 
+    def _borrow(self, digest: Digest, cached: str) -> None:
+        """A second name for the bytes, and counted as what was pushed. Raises NoSpace, OSError."""
+        with self._yard.changing(digest):
+            if self.files.has(digest):
+                return
+            size = _size(cached)
+            self._yard.take(size)
+            if not self.files.take_over(cached, digest):
+                self._yard.give(size)
+
     async def put_manifest(self, repo: Repo, reference: Reference, manifest: Manifest, tags: Sequence[Tag]) -> None:
-        """Bytes, links, tags. Raises ManifestInvalid, ManifestBlobUnknown, OSError."""
+        """Bytes, links, tags. Raises ManifestInvalid, ManifestBlobUnknown, NoSpace, OSError."""
         said = needs(manifest.content)
         digest = manifest.descriptor.digest
         named = [*tags, *([reference] if isinstance(reference, Tag) else [])]
@@ -192,21 +220,22 @@ class Local:
         missing += [child for child in said.manifests if self._link(repo, child) is None]
         if missing:
             raise ManifestBlobUnknown(f"{repo} has no {missing[0]}, which the manifest names; push it first")
-        for kind in [*(["_blobs"] if said.blobs else []), *(["_manifests"] if said.manifests else [])]:
-            self._links.settle(*_path(repo), kind)
+        for kind in [*([BLOBS] if said.blobs else []), *([MANIFESTS] if said.manifests else [])]:
+            self._links.settle(*parts_of(repo), kind)
 
     def _link(self, repo: Repo, digest: Digest) -> str | None:
-        return self._links.get(*_path(repo), "_manifests", _file(digest))
+        return self._links.get(*parts_of(repo), MANIFESTS, file_of(digest))
 
     def _write(self, repo: Repo, manifest: Manifest, said: Needs, tags: Sequence[Tag]) -> None:
-        digest, path = manifest.descriptor.digest, _path(repo)
-        self.uploads.keep(self.files, digest, manifest.content)
+        digest, path = manifest.descriptor.digest, parts_of(repo)
         row = {"mediaType": manifest.descriptor.media_type, "size": len(manifest.content)}
-        if said.subject is not None:
-            self._links.put("", *path, "_referrers", _file(said.subject), _file(digest))
-        self._links.put(json.dumps(row), *path, "_manifests", _file(digest))
+        with self._yard.changing(digest):
+            self.uploads.keep(self.files, digest, manifest.content)
+            if said.subject is not None:
+                self._links.put("", *path, REFERRERS, file_of(said.subject), file_of(digest))
+            self._links.put(json.dumps(row), *path, MANIFESTS, file_of(digest))
         for tag in tags:
-            self._links.put(str(digest), *path, "_tags", tag)
+            self._links.put(str(digest), *path, TAGS, tag)
 
     async def delete_manifest(self, repo: Repo, reference: Reference) -> None:
         """A tag alone, or a manifest with the tags that name it. Raises ManifestUnknown, OSError."""
@@ -214,36 +243,40 @@ class Local:
             await asyncio.to_thread(self._delete, repo, reference)
 
     def _delete(self, repo: Repo, reference: Reference) -> None:
-        path = _path(repo)
+        path = parts_of(repo)
         if not isinstance(reference, Digest):
-            if not self._remove(repo, reference, "_tags", reference):
+            if not self._remove(repo, reference, TAGS, reference):
                 raise ManifestUnknown(f"no tag {reference} in {repo} here")
             return
         said = needs(self._manifest(repo, reference).content)
-        for tag in self._links.names(*path, "_tags"):
+        for tag in self._links.names(*path, TAGS):
             if self._tagged(repo, Tag(tag)) == reference:
-                self._remove(repo, Tag(tag), "_tags", tag)
-        self._remove(repo, reference, "_manifests", _file(reference))
+                self._remove(repo, Tag(tag), TAGS, tag)
+        self._remove(repo, reference, MANIFESTS, file_of(reference))
         if said.subject is not None:
-            self._links.remove(*path, "_referrers", _file(said.subject), _file(reference))
+            self._links.remove(*path, REFERRERS, file_of(said.subject), file_of(reference))
 
     def _remove(self, repo: Repo, reference: Reference, kind: str, name: str) -> bool:
         """A name that is gone, or was found gone, is gone from every worker's memory too."""
         try:
-            return self._links.remove(*_path(repo), kind, name)
+            return self._links.remove(*parts_of(repo), kind, name)
         finally:
             self._board.change(_key(repo, reference))
+
+    def forget(self, repository: str, digest: Digest) -> None:
+        """A manifest that stood there alone, without a tag, has been removed by somebody else."""
+        self._board.change(_key(Repo(repository), digest))
 
     async def delete_blob(self, repo: Repo, digest: Digest) -> None:
         """A repository no longer has a blob; its bytes stay for the others. Raises BlobUnknown, OSError."""
         async with self._alone(repo):
-            if not await asyncio.to_thread(self._links.remove, *_path(repo), "_blobs", _file(digest)):
+            if not await asyncio.to_thread(self._links.remove, *parts_of(repo), BLOBS, file_of(digest)):
                 raise BlobUnknown(f"no blob {digest.short} in {repo} here")
 
     @asynccontextmanager
     async def _alone(self, repo: Repo) -> AsyncIterator[None]:
         """The only writer of a repository's names on this machine."""
-        path = os.path.join(self._locks, hashlib.sha256(repo.encode()).hexdigest()[:32])
+        path = lock_of(self._locks, repo)
         while (held := hold_named(path)) is None:
             await asyncio.sleep(_POLL)
         try:
@@ -257,12 +290,11 @@ def _damaged(what: str) -> RegistryError:
     return RegistryError(f"{what} is damaged on tidegate's disk; push it again")
 
 
-def _path(repo: Repo) -> list[str]:
-    return repo.split("/")
-
-
-def _file(digest: Digest) -> str:
-    return f"{digest.algorithm}-{digest.hex}"
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _key(repo: Repo, reference: Reference) -> str:

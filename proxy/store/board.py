@@ -24,6 +24,8 @@ _WAYS, _WAY_COUNT, _WAY_WORDS = 16, 512, 8
 _WHOSE = 6
 _RESERVED = _WAYS + _WAY_COUNT * _WAY_WORDS
 _STARTED, _UNKEPT, _TOLD = 0, 1, 2
+PUSHED = 3
+"""The word that counts the bytes pushed here (yard.py)."""
 _MINUTE = 60 * 10**9
 _PACE_WORD = _WAY_WORDS - 1
 

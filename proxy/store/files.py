@@ -61,6 +61,14 @@ class Files:
         except FileNotFoundError:
             return None
 
+    def touch(self, digest: Digest) -> bool:
+        """Say that it is in use now, by the time of its file; False when it is not here. Raises OSError."""
+        try:
+            os.utime(self.path(digest))
+        except FileNotFoundError:
+            return False
+        return True
+
     def take_over(self, path: str, digest: Digest) -> bool:
         """Have a finished blob of another folder here too, without a copy; False when it has gone. Blocks. Raises
         OSError."""

@@ -12,19 +12,26 @@ repair, and a read of one costs 20 us behind the memory that answers first.
     <folder>/<repository>/_referrers/<alg>-<hex>/<alg>-<hex>  empty: the second refers to the first
     <folder>/.making/<random>                                 on its way; what a kill left is swept
 
+A link's time says when it was last asked for by somebody who pushes: what has not been for long, and leads to nothing
+that is needed, may be collected (care/collect.py).
+
 No part of a repository's name begins with an underscore, and no tag with a dot, so that names, kinds and the files in
 the making never meet. Blocks; every call may come from a thread.
 """
 
 import contextlib
+import hashlib
 import os
 import secrets
 import time
 from collections.abc import Iterator
 
+from proxy.errors import DigestInvalid
+from proxy.oci.digest import Digest
 from proxy.store.files import make_folder, sync_folder
 
 _MAKING = ".making"
+BLOBS, MANIFESTS, REFERRERS, TAGS = "_blobs", "_manifests", "_referrers", "_tags"
 
 
 class Links:
@@ -76,6 +83,27 @@ class Links:
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
 
+    def time(self, *parts: str) -> float | None:
+        """When a link was written or touched, wall-clock seconds; None where there is none. Raises OSError."""
+        try:
+            return os.stat(os.path.join(self.folder, *parts)).st_mtime
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def touch(self, *parts: str) -> bool:
+        """Give a link the time of now; whether there was one. Not durable: what a power cut takes of it is the time.
+        Raises OSError."""
+        try:
+            os.utime(os.path.join(self.folder, *parts))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    def discard(self, *parts: str) -> None:
+        """Remove a link; it is durable after `settle` of its folder. Raises OSError."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(self.folder, *parts))
+
     def remove(self, *parts: str) -> bool:
         """Remove a link durably; whether there was one. Raises OSError."""
         path = os.path.join(self.folder, *parts)
@@ -101,3 +129,26 @@ class Links:
             if any(name.startswith("_") for name in names):
                 yield os.path.relpath(folder, self.folder)
             names[:] = [name for name in names if not name.startswith("_")]
+
+
+def parts_of(repository: str) -> list[str]:
+    """A repository's name as the folders of its links."""
+    return repository.split("/")
+
+
+def file_of(digest: Digest) -> str:
+    """A digest as the name of a link."""
+    return f"{digest.algorithm}-{digest.hex}"
+
+
+def digest_of(name: str) -> Digest | None:
+    """The digest a link is named by; None for a file that somebody else has put there."""
+    try:
+        return Digest.parse(name.replace("-", ":", 1))
+    except DigestInvalid:
+        return None
+
+
+def lock_of(folder: str, repository: str) -> str:
+    """The lock file of whoever writes a repository's names, in a folder of them."""
+    return os.path.join(folder, hashlib.sha256(repository.encode()).hexdigest()[:32])

@@ -46,6 +46,18 @@ def briefly(path: str) -> Iterator[None]:
         os.close(fd)
 
 
+@contextmanager
+def waiting(path: str, *, shared: bool = False) -> Iterator[None]:
+    """Hold `path`, exclusively or with others who share it; waits in the kernel, so only from a thread. Where
+    `briefly` goes on without, this does not. Raises OSError."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
 class Hold:
     """A lock file held until `release`, or until the process dies; `path` is removed with it where there is one."""
 

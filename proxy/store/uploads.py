@@ -21,17 +21,20 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from proxy.errors import BlobUploadUnknown, UploadOutOfOrder
+from proxy.errors import BlobUploadUnknown, NoSpace, UploadOutOfOrder
 from proxy.oci.digest import Digest
 from proxy.store.files import Files
 from proxy.store.growing import PIECE, Growing
 from proxy.store.lock import try_exclusive
+from proxy.store.yard import Yard
 
 if TYPE_CHECKING:
     from hashlib import _Hash
 
 _REMEMBERED = 1000
 _ID = 32
+_STEP = 4 << 20
+"""Bytes that are counted at once, before they come."""
 
 
 @dataclass(slots=True)
@@ -45,8 +48,9 @@ class _Hashed:
 class Uploads:
     """The upload sessions of one data folder."""
 
-    def __init__(self, folder: str, pool: Executor) -> None:
+    def __init__(self, folder: str, pool: Executor, yard: Yard) -> None:
         os.makedirs(folder, mode=0o700, exist_ok=True)
+        self.yard = yard
         self._folder = folder
         self._pool = pool
         self._hashed: OrderedDict[str, _Hashed] = OrderedDict()
@@ -93,9 +97,11 @@ class Uploads:
         return Upload(self, name, fd, algorithm, Growing(fd, known.hasher, self._pool, known.upto), known.hasher)
 
     def keep(self, files: Files, digest: Digest, content: bytes) -> None:
-        """Content that came whole and was verified becomes a blob, durably. Blocks. Raises OSError."""
-        if _holds(files, digest, content) and files.settle(digest):
+        """Content that came whole and was verified becomes a blob, durably. The caller is the only one to
+        change it (yard.py). Blocks. Raises NoSpace, OSError."""
+        if _holds(files, digest, content) and files.settle(digest) and files.touch(digest):
             return
+        self.yard.take(len(content))
         path = self._path(f".{secrets.token_hex(_ID // 2)}")
         try:
             with open(path, "xb") as file:
@@ -103,19 +109,33 @@ class Uploads:
                 file.flush()
                 os.fchmod(file.fileno(), 0o444)
                 os.fsync(file.fileno())
-            files.adopt(path, digest)
+            self.adopt(files, path, digest)
         except BaseException:
+            self.yard.give(len(content))
             with contextlib.suppress(OSError):
                 os.unlink(path)
             raise
 
+    def adopt(self, files: Files, path: str, digest: Digest) -> None:
+        """A file of ours that was counted becomes a blob, in place of the one that may be there. Raises OSError."""
+        replaced = files.size(digest)
+        os.utime(path)
+        files.adopt(path, digest)
+        self.yard.give(replaced or 0)
+
     def cancel(self, repository: str, name: str) -> None:
         """Forget a session. Raises BlobUploadUnknown, OSError."""
         self._algorithm(repository, name)
+        self._forget_all_of_it(name)
+
+    def _forget_all_of_it(self, name: str) -> None:
+        path = self._path(name)
+        size = os.stat(path).st_size if os.path.exists(path) else 0
         self.forget(name)
+        self.yard.give(size)
 
     def forget(self, name: str) -> None:
-        """Remove a session's files. Raises OSError."""
+        """Remove a session's files; what they held is for the caller to count. Raises OSError."""
         self._hashed.pop(name, None)
         for path in (f"{self._path(name)}.session", self._path(name)):
             with contextlib.suppress(FileNotFoundError):
@@ -142,7 +162,7 @@ class Uploads:
                 fd = os.open(self._path(name), os.O_RDWR | os.O_CLOEXEC)
                 try:
                     if os.fstat(fd).st_mtime < before and try_exclusive(fd):
-                        self.forget(name)
+                        self._forget_all_of_it(name)
                         swept += 1
                 finally:
                     os.close(fd)
@@ -175,7 +195,8 @@ class Upload:
         self._algorithm = algorithm
         self._growing = growing
         self._hasher = hasher
-        self._over = False
+        self._over = self._forgotten = False
+        self._taken = growing.received  # bytes that are counted
 
     @property
     def size(self) -> int:
@@ -183,8 +204,26 @@ class Upload:
         return self._growing.received
 
     async def write(self, chunk: bytes) -> None:
-        """Append. Raises OSError."""
+        """Append. Raises NoSpace, OSError."""
+        self._take(self.size + len(chunk))
         await self._growing.write(chunk)
+
+    def expect(self, size: int) -> None:
+        """Whether there is room for so many bytes more: what is too much is best told before it comes. Raises
+        NoSpace."""
+        self._uploads.yard.check(size)
+
+    def _take(self, upto: int) -> None:
+        """Count a step ahead, or what is left where a step is too much. Raises NoSpace."""
+        if upto <= self._taken:
+            return
+        step = max(upto, self._taken + _STEP)
+        try:
+            self._uploads.yard.take(step - self._taken)
+        except NoSpace:
+            step = upto
+            self._uploads.yard.take(step - self._taken)
+        self._taken = step
 
     async def settle(self) -> None:
         """Every byte that was taken is in the file. Raises OSError."""
@@ -214,13 +253,14 @@ class Upload:
 
     def _commit(self, files: Files, digest: Digest) -> None:
         os.fsync(self._fd)
-        files.adopt(self._uploads._path(self._name), digest)
+        with self._uploads.yard.changing(digest):
+            self._uploads.adopt(files, self._uploads._path(self._name), digest)
         os.fchmod(self._fd, 0o444)  # not before: a session that a kill leaves read-only could not be gone on from
         self._uploads.forget(self._name)
 
     def forget(self) -> None:
         """There is nothing to go on from. Raises OSError."""
-        self._over = True
+        self._over = self._forgotten = True
         self._uploads.forget(self._name)
 
     async def close(self) -> None:
@@ -231,6 +271,8 @@ class Upload:
         await self._growing.stop()
         if not self._over and hashed:
             self._uploads.remember(self._name, self._hasher, hashed)
+        kept = 0 if self._forgotten else os.fstat(self._fd).st_size
+        self._uploads.yard.give(self._taken - kept)
         os.close(self._fd)
 
 

@@ -8,13 +8,25 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from proxy.errors import BlobUploadUnknown, UploadOutOfOrder
+from proxy.errors import BlobUploadUnknown, NoSpace, UploadOutOfOrder
 from proxy.oci.digest import Digest
 from proxy.store.files import Files
 from proxy.store.uploads import Uploads
+from proxy.store.yard import Yard
 
 REPO = "dev/app"
 CONTENT = os.urandom(3 << 20)
+
+
+@pytest.fixture
+def most():
+    """[bytes there may be]"""
+    return [0]
+
+
+@pytest.fixture
+def yard(tmp_path, most):
+    return Yard(str(tmp_path / "run"), [0] * 4, lambda: most[0])
 
 
 @pytest.fixture
@@ -29,8 +41,8 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def uploads(folder, pool):
-    return Uploads(folder, pool)
+def uploads(folder, pool, yard):
+    return Uploads(folder, pool, yard)
 
 
 @pytest.fixture
@@ -77,9 +89,9 @@ async def test_a_session_becomes_a_blob(uploads, files, folder, content, named, 
     assert os.listdir(folder) == []
 
 
-async def test_chunks_of_several_workers_make_one_blob(folder, pool, files):
+async def test_chunks_of_several_workers_make_one_blob(folder, pool, files, yard):
     """Each remembers how far it has hashed, and reads what the others wrote."""
-    workers = [Uploads(folder, pool) for _ in range(3)]
+    workers = [Uploads(folder, pool, yard) for _ in range(3)]
     name = await asyncio.to_thread(begin, workers[0])
     pieces = [CONTENT[at : at + 300_000] for at in range(0, len(CONTENT), 300_000)]
     for number, piece in enumerate(pieces):
@@ -100,8 +112,8 @@ async def test_a_worker_that_took_all_of_it_reads_nothing_again(uploads, files, 
     assert await finish(uploads, files, name, Digest.of(CONTENT))
 
 
-async def test_an_opening_without_a_byte_does_not_mislead_the_hash(folder, pool, files):
-    first, second = Uploads(folder, pool), Uploads(folder, pool)
+async def test_an_opening_without_a_byte_does_not_mislead_the_hash(folder, pool, files, yard):
+    first, second = Uploads(folder, pool, yard), Uploads(folder, pool, yard)
     name = await asyncio.to_thread(begin, first)
     await append(first, name, CONTENT[:1000])
     assert await append(second, name) == 1000
@@ -117,8 +129,8 @@ async def test_wrong_bytes_are_no_blob_and_can_be_gone_on_from(uploads, files):
     assert await finish(uploads, files, name, Digest.of(b"abcdef"))
 
 
-async def test_one_writer_at_a_time(folder, pool):
-    uploads, other = Uploads(folder, pool), Uploads(folder, pool)
+async def test_one_writer_at_a_time(folder, pool, yard):
+    uploads, other = Uploads(folder, pool, yard), Uploads(folder, pool, yard)
     name = await asyncio.to_thread(begin, uploads)
     upload = await asyncio.to_thread(uploads.open, REPO, name)
     await upload.write(b"abc")
@@ -147,10 +159,10 @@ async def test_a_session_belongs_to_its_repository(uploads):
         await asyncio.to_thread(uploads.size, REPO, name)
 
 
-async def test_a_broken_off_upload_is_found_again_after_a_restart(folder, pool, files):
-    name = await asyncio.to_thread(begin, Uploads(folder, pool))
-    await append(Uploads(folder, pool), name, CONTENT[:1_500_000])
-    later = Uploads(folder, pool)
+async def test_a_broken_off_upload_is_found_again_after_a_restart(folder, pool, files, yard):
+    name = await asyncio.to_thread(begin, Uploads(folder, pool, yard))
+    await append(Uploads(folder, pool, yard), name, CONTENT[:1_500_000])
+    later = Uploads(folder, pool, yard)
     assert await asyncio.to_thread(later.size, REPO, name) == 1_500_000
     await append(later, name, CONTENT[1_500_000:])
     assert await finish(later, files, name, Digest.of(CONTENT))
@@ -190,9 +202,11 @@ def test_a_session_that_cannot_be_made_leaves_no_trace(uploads, folder, monkeypa
     assert os.listdir(folder) == []
 
 
-async def test_what_others_wrote_is_hashed_beside_new_bytes_and_never_all_at_once(folder, pool, files, monkeypatch):
+async def test_what_others_wrote_is_hashed_beside_new_bytes_and_never_all_at_once(
+    folder, pool, files, monkeypatch, yard
+):
     monkeypatch.setattr("proxy.store.growing._AT_ONCE", 100_000)
-    first, second = Uploads(folder, pool), Uploads(folder, pool)
+    first, second = Uploads(folder, pool, yard), Uploads(folder, pool, yard)
     name = await asyncio.to_thread(begin, first)
     await append(first, name, CONTENT[:1_000_000])
     for at in range(1_000_000, 1_005_000, 1000):
@@ -208,9 +222,9 @@ async def test_what_others_wrote_is_hashed_beside_new_bytes_and_never_all_at_onc
     assert await finish(second, files, name, Digest.of(CONTENT))
 
 
-async def test_one_that_never_catches_up_is_read_at_the_end(folder, pool, files, monkeypatch):
+async def test_one_that_never_catches_up_is_read_at_the_end(folder, pool, files, monkeypatch, yard):
     monkeypatch.setattr("proxy.store.growing._AT_ONCE", 10)
-    first, second = Uploads(folder, pool), Uploads(folder, pool)
+    first, second = Uploads(folder, pool, yard), Uploads(folder, pool, yard)
     name = await asyncio.to_thread(begin, first)
     await append(first, name, CONTENT[:1_000_000])
     await append(second, name, *[CONTENT[at : at + 10_000] for at in range(1_000_000, len(CONTENT), 10_000)])
@@ -239,3 +253,40 @@ def test_what_is_remembered_is_bounded(uploads):
     for number in range(1100):
         uploads.remember(str(number), hashlib.sha256(), 1)
     assert len(uploads._hashed) == 1000
+
+
+async def test_what_is_counted_is_what_there_is(uploads, files, folder, yard):
+    """In steps ahead while it comes, exactly when it has."""
+    name = await asyncio.to_thread(begin, uploads)
+    upload = await asyncio.to_thread(uploads.open, REPO, name)
+    await upload.write(CONTENT[:1000])
+    assert yard.bytes >= 1000
+    await upload.close()
+    assert yard.bytes == 1000
+    await append(uploads, name, CONTENT[1000:])
+    assert await finish(uploads, files, name, Digest.of(CONTENT))
+    assert yard.bytes == len(CONTENT)
+    again = await asyncio.to_thread(begin, uploads)
+    await append(uploads, again, CONTENT)
+    assert yard.bytes == 2 * len(CONTENT)
+    assert await finish(uploads, files, again, Digest.of(CONTENT))
+    assert yard.bytes == len(CONTENT), "the second one takes the place of the first"
+    left = await asyncio.to_thread(begin, uploads)
+    await append(uploads, left, b"abc")
+    await asyncio.to_thread(uploads.cancel, REPO, left)
+    assert yard.bytes == len(CONTENT)
+
+
+async def test_no_more_is_taken_than_there_may_be(uploads, folder, yard, most):
+    most[0] = 5000
+    name = await asyncio.to_thread(begin, uploads)
+    upload = await asyncio.to_thread(uploads.open, REPO, name)
+    with pytest.raises(NoSpace, match=r"0 B are pushed here, and 4.9 KiB more would pass local.max_size of 4.9 KiB"):
+        upload.expect(5001)
+    upload.expect(5000)
+    await upload.write(CONTENT[:5000])
+    with pytest.raises(NoSpace):
+        await upload.write(b"x")
+    upload.forget()
+    await upload.close()
+    assert (yard.bytes, os.listdir(folder)) == (0, [])
