@@ -67,45 +67,8 @@ class Storage:
     def build(self, tag: str, *lines: str) -> None:
         """What buildah makes of these lines; files are those of the folder `context`."""
         (self.folder / "Containerfile").write_text("\n".join(lines) + "\n")
-        words = ["--layers", "--isolation", "chroot", "--pull-never", "--tag", tag, "-f", f"{self.folder}/Containerfile"]
-        self.run("buildah", "build", *words, f"{self.folder}/context")
-
-
-_OPTIONS.get(tool, ()), *args]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=env, cwd=folder)
-        assert done.returncode == 0, f"{' '.join(command)}: {done.stderr[-2000:]}"
-        return done.stdout
-
-    def push(self, tool: str, image: str, ref: str) -> str:
-        """The digest the tool says it pushed."""
-        kept = self.folder / "digest"
-        match tool:
-            case "skopeo":
-                rest = ["copy", "--dest-tls-verify=false", f"--digestfile={kept}", f"containers-storage:{image}"]
-            case _:
-                rest = ["push", "--tls-verify=false", f"--digestfile={kept}", image]
-        self.run(tool, *rest, f"docker://{ref}")
-        return kept.read_text().strip()
-
-    def pull(self, tool: str, ref: str) -> str:
-        """The image's ID: the hex digest of its config."""
-        if tool == "skopeo":
-            self.run(tool, "copy", "--src-tls-verify=false", f"docker://{ref}", f"containers-storage:{ref}")
-        else:
-            self.run(tool, "pull", "--tls-verify=false", ref)
-        return self.image_id(ref)
-
-    def image_id(self, ref: str) -> str:
-        return self.run("buildah", "images", "--no-trunc", "--format", "{{.ID}}", ref).strip().removeprefix("sha256:")
-
-    def build(self, tag: str, contents: Sequence[tuple[str, Path]], config: Sequence[str] = ()) -> str:
-        """An image from scratch with one layer a file; its ID."""
-        lines = ["FROM scratch", *(f"COPY {path.name} {target}" for target, path in contents), *config]
-        (self.folder / "Containerfile").write_text("\n".join(lines) + "\n")
-        context = str(contents[0][1].parent)
-        words = ["--layers", "--isolation", "chroot", "--tag", tag, "-f", f"{self.folder}/Containerfile", context]
-        self.run("buildah", "build", *words)
-        return self.image_id(tag)
+        words = ["--layers", "--isolation", "chroot", "--pull-never", "--tag", tag]
+        self.run("buildah", "build", *words, "-f", f"{self.folder}/Containerfile", f"{self.folder}/context")
 
 
 _OPTIONS = {
