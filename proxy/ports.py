@@ -286,6 +286,10 @@ class BlobStore(Protocol):
         """The finished blob, or None. Raises OSError."""
         ...
 
+    def growing(self, digest: Digest) -> "Seen | None":
+        """How far some process of this machine has come with it; None when none downloads it."""
+        ...
+
     def claim(self, digest: Digest, settled: Callable[[], None]) -> "Lead | Follow | OpenBlob":
         """Lead, follow, or find it finished. `settled` is called under the lock and raises an outcome newer than the
         asker's arrival. Raises what `settled` raises, and OSError."""

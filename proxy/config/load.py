@@ -207,9 +207,12 @@ class _Loader:
 
     def _name(self, text: str, where: str) -> str:
         try:
-            return values.host(text)
+            name = values.host(text)
         except ValueError as error:
             self._fail(where, f"an upstream's name {error}")
+        if name == "local":  # what is pushed here goes by it, in unqualified and in what workers remember
+            self._fail(where, "an upstream cannot be named local, that is what is pushed here; name it by its host")
+        return name
 
     def _upstream(self, name: str, table: Mapping[str, Any], egress: Mapping[str, Any]) -> Upstream:
         written = table[""]
@@ -227,9 +230,9 @@ class _Loader:
         if bool(found["username"]) != bool(found["password"]):
             where = self._source.where(("upstreams", written))
             self._fail(where, f"upstream {name} needs username and password_file together, or neither")
-        if found["username"] and "on_gone" not in table:
-            found["on_gone"] = "obey"
-        return Upstream(name=name, egress=self._egress({**egress, **own}, f"upstreams.{name}"), **found)
+        way = self._egress({**egress, **own}, f"upstreams.{name}")
+        upstream = Upstream(name=name, egress=way, **found)
+        return upstream if upstream.public or "on_gone" in table else replace(upstream, on_gone="obey")
 
     def _egress(self, found: Mapping[str, Any], label: str) -> Egress:
         """The way out, its proxy's URL with the account in it."""

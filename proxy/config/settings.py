@@ -193,8 +193,8 @@ class Upstream:
 
     @property
     def public(self) -> bool:
-        """No credentials: what it gave us, everybody may see."""
-        return not self.username
+        """No credentials: what it gave us, everybody may see. A client certificate opens doors as a password does."""
+        return not self.username and not self.egress.cert_file
 
 
 @dataclass(frozen=True, slots=True)

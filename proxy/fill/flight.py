@@ -47,6 +47,15 @@ class Flights:
     def running(self, digest: Digest) -> bool:
         return digest in self._fills
 
+    def others(self, digest: Digest, source: BlobSource) -> bool | None:
+        """Whether bytes have begun to come by somebody else's doing: to a fill without this source, to another
+        process. None where there is no such download."""
+        fill = self._fills.get(digest)
+        if fill is not None:
+            return None if any(known.key == source.key for known in fill.sources) else fill.live
+        seen = self._store.growing(digest)
+        return None if seen is None else seen.live
+
     def board(self, digest: Digest, sources: Sequence[BlobSource], arrived: float, upstream: Upstream) -> Fill:
         """The running Fill with one more reader, or a new one. The caller calls its `leave`."""
         fill = self._fills.get(digest)

@@ -27,6 +27,7 @@ from proxy.registry.asking import Asking
 from proxy.registry.content import keep_content
 from proxy.registry.finished import Finished
 from proxy.registry.memory import Memory
+from proxy.registry.proof import Proof
 from proxy.registry.renewal import Renewals
 from proxy.registry.rows import Rows
 from proxy.registry.source import UpstreamSource
@@ -64,6 +65,7 @@ class Cached:
         self._clients = clients
         self._asking = Asking(settings, clients, rooms.outcomes)
         self._rows = rows
+        self._proof = Proof(rows, self._asking, rooms.store, rooms.turns, rooms.outcomes)
         self._renewals = renewals
         self._rooms = rooms
         self._finished = Finished(rows, rooms.turns, rooms.files, rooms.quarantine, rooms.catalogue)
@@ -158,45 +160,17 @@ class Cached:
             self._rooms.flights.cannot_keep(error)
 
     async def stat(self, ask: Ask, digest: Digest) -> Answer[Descriptor]:
-        size = self._known_size(ask, digest)
+        size = self._proof.size(ask, digest)
         if size is not None:
             return Answer(Descriptor(digest, size), "hit")
-        return await self._finished.or_unlisted_size(ask, digest, self._prove(ask, digest))
-
-    def _known_size(self, ask: Ask, digest: Digest) -> int | None:
-        """The size of a blob this repository may show: as verified, as it lies here, as this repository was told."""
-        said = self._rows.blob(ask.repo, digest)
-        if said is None:
-            return self._rows.told_size(ask.repo, digest) if self._rows.public else None
-        if said.size is None and (opened := self._rooms.store.open(digest)) is not None:
-            opened.close()
-            return opened.size
-        return self._rows.told_size(ask.repo, digest) if said.size is None else said.size
-
-    async def _prove(self, ask: Ask, digest: Digest) -> Descriptor:
-        """Ask the upstream whether this repository has this blob, and remember it. Raises RegistryError."""
-        key = f"b:{self._rows.full(ask.repo)}@{digest}"
-
-        def look() -> Descriptor | None:
-            permitted = self._rows.blob(ask.repo, digest) is not None
-            if not permitted and (refusal := self._rooms.outcomes.refusal(key, ask.arrived)) is not None:
-                raise refusal
-            size = self._known_size(ask, digest) if permitted else None
-            return None if size is None else Descriptor(digest, size)
-
-        async def head() -> Descriptor:
-            said = await self._asking.refusing(key, lambda client: client.blob_size(ask, digest))
-            await self._rows.put_blob(ask.repo, digest, told=said.size)
-            return said
-
-        return await self._asking.in_time(self._rooms.turns.run(key, look, head))
+        return await self._finished.or_unlisted_size(ask, digest, self._proof.get(ask, digest))
 
     async def blob(self, ask: Ask, digest: Digest) -> Answer[OpenBlob | Filling]:
         opened = self._rooms.store.open(digest)
         if opened is None:
             return await self._fill(ask, digest)
         try:
-            sound = await self._finished.sound(ask, opened, self._prove)
+            sound = await self._finished.sound(ask, opened, self._proof.get)
         except BaseException:
             opened.close()
             raise
@@ -229,6 +203,7 @@ class Cached:
         size = self._rows.told_size(ask.repo, digest)
         sources = self._sources(ask, size)
         flights = self._rooms.flights
+        await self._proof.before_joining(ask, digest, lambda: flights.others(digest, sources[0]))
         joined = flights.running(digest)
         if not joined and not flights.keeps:
             raise CannotKeep("the cache cannot be written")
@@ -236,8 +211,8 @@ class Cached:
         tail = Tail(fill, sources[0], self._settings.egress.first_byte_deadline, flights.passages)
         try:
             await tail.ready()
-            if self._rows.blob(ask.repo, digest) is None:
-                await self._prove(ask, digest)
+            if not self._proof.stands(ask, digest):
+                await self._proof.get(ask, digest)
         except BaseException:
             tail.close()
             raise

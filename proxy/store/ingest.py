@@ -28,7 +28,7 @@ from proxy.ports import Gone, OpenBlob, Seen
 from proxy.store.catalogue import Catalogue
 from proxy.store.files import FINAL, PUBLIC, Files, same_file
 from proxy.store.growing import Growing
-from proxy.store.lock import try_exclusive
+from proxy.store.lock import try_exclusive, try_shared
 from proxy.store.parts import BLOCK, Parts, drop_unsynced, forget, read_note
 
 
@@ -187,6 +187,19 @@ class Store:
 
     def open(self, digest: Digest) -> OpenBlob | None:
         return self.files.open(digest)
+
+    def growing(self, digest: Digest) -> Seen | None:
+        """A look without a claim: one who claims in this very moment follows for a poll, finds nobody and leads. A disk
+        that cannot even be read is the claim's to report."""
+        place = self._place(digest)
+        try:
+            fd = os.open(place.part, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            return None if try_shared(fd) else Seen(os.fstat(fd).st_size, *place.read_note())
+        finally:
+            os.close(fd)
 
     def claim(self, digest: Digest, settled: Callable[[], None]) -> Leading | Following | OpenBlob:
         while True:
