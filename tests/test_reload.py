@@ -67,8 +67,10 @@ def test_a_new_upstream_a_rule_and_the_number_of_workers(tidegate, far):
 def test_a_certificate_can_come_by_reload(tidegate, far, tmp_path):
     made = authority(tmp_path / "ca")
     server = tidegate(upstream_config(far.url), workers=2)
+    old = server.worker_pids()
     tls = {"tls": {"cert_file": str(made.certificate), "key_file": str(made.key)}}
     assert reload(server, upstream_config(far.url) | tls) == "reloaded: tls.cert_file, tls.key_file changed"
+    until(lambda: not set(old) & set(server.worker_pids()))  # who may still take a connection until then
     server.trust = made.trust()
     assert get(server, "/v2/").status == 200
 
