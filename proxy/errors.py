@@ -168,6 +168,12 @@ class TokenNeeded(Unauthorized):
     challenge = 'Bearer realm="tidegate"'
 
 
+class LoginNeeded(Unauthorized):
+    """The token as a browser asks for it (RFC 7617)."""
+
+    challenge = 'Basic realm="tidegate operators"'
+
+
 class Unavailable(RegistryError):
     """Nothing to be had now, asking again later may help; never a 404, which clients would believe.
 

@@ -87,6 +87,7 @@ class Dummy:
                 "min_free": 2**31,
                 "oldest_idle": 7300.0,
                 "evicted_bytes": {"max_size": 1024, "min_free": 0},
+                "pushed": None,
             },
             "today": {"date": "2026-11-23", **totals},
             "since_start": totals,

@@ -84,6 +84,7 @@ def test_help_is_one_screen_and_names_what_exists(run, words):
         "unpin",
         "rm",
         "scrub",
+        "gc",
         "client-config",
     ]
     assert re.findall(r"^([A-Z][\w ]*)$", output, re.MULTILINE) == ["Run", "Look", "Keep", "Set up"]

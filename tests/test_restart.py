@@ -65,6 +65,8 @@ os.execv(sys.executable, [sys.executable, "-m", "proxy", "serve", *sys.argv[1:]]
 class Unit:
     """A service unit with a socket unit: the socket stays, the service comes and goes."""
 
+    trust = None
+
     def __init__(self, folder, document):
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.host = f"127.0.0.1:{self._socket.getsockname()[1]}"

@@ -45,6 +45,7 @@ from proxy.http.desk import Desk
 from proxy.http.front import Front
 from proxy.http.guard import Guard
 from proxy.http.keeping import Keeping
+from proxy.http.looking import Looking
 from proxy.http.pushing import Pushing
 from proxy.http.scrubbing import Scrubbing
 from proxy.http.setting_up import SettingUp
@@ -154,7 +155,8 @@ class Service:
         setting_up = SettingUp(
             list(clients.WRITERS), self._settings.server.url, partial(clients.served, self._settings)
         )
-        desk = Desk(admin, Token(self._settings.admin.token_file), {"/api/images": keeping.found})
+        token = Token(self._settings.admin.token_file)
+        desk = Desk(admin, token, {"/api/images": keeping.found, **Looking(state, keeping, token).pages()})
         elsewhere = bool(self._settings.admin.listen)
         pages = admin.probes() if elsewhere else desk.open
         api = Api(router, instance, pages, None if elsewhere else desk, self._access_rules, setting_up, self._pushing())

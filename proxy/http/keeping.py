@@ -81,14 +81,23 @@ class Keeping:
         async with self._searching:
             return await self._search(exchange, self._everybodys, limit)
 
+    async def rows(self, wanted: str, full: bool, limit: int) -> list[dict[str, Any]]:
+        """For the page: images whose name has `wanted` in it, of everything, or as everybody may see them. Raises
+        RegistryError."""
+        async with self._searching:
+            return await self._found(wanted, None if full else self._everybodys, limit)
+
     async def _search(self, exchange: Exchange, within: frozenset[str] | None, limit: int) -> web.StreamResponse:
-        """`within` None: everywhere, and with who pinned it; `limit` 0: all."""
         wanted = exchange.request.query.get("search", "").lower()
+        return admin.document(exchange, await self._found(wanted, within, limit))
+
+    async def _found(self, wanted: str, within: frozenset[str] | None, limit: int) -> list[dict[str, Any]]:
+        """`within` None: everywhere, and with who pinned it; `limit` 0: all."""
         images = await _in_thread(lambda: self._inventory.search(wanted, within, limit))
         rows = shown(images)
         if within is not None:
             rows = [{key: value for key, value in row.items() if key != "pinned"} for row in rows]
-        return admin.document(exchange, rows[: limit or None])
+        return rows[: limit or None]
 
     async def pin(self, exchange: Exchange) -> web.StreamResponse:
         """Raises RequestInvalid, NameInvalid, ConnectionError."""

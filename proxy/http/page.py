@@ -35,8 +35,9 @@ def asset(name: str) -> tuple[bytes, str]:
     return files(__package__).joinpath(name).read_bytes(), kind
 
 
-def html(status: Row, images: Sequence[Row], search: str) -> str:
-    """The whole page, of the document of `/api/status` and those rows of `/api/images` that match `search`."""
+def html(status: Row, images: Sequence[Row], search: str, login: bool) -> str:
+    """The whole page, of the document of `/api/status` and those rows of `/api/images` that match `search`; `login`:
+    there is a token to see more with."""
     now = status["now"]
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -46,7 +47,7 @@ def html(status: Row, images: Sequence[Row], search: str) -> str:
         f"{_header(status, now)}<main>\n{_tiles(status)}"
         f'<div class="columns">\n{_cache(status)}{_upstreams(status)}</div>\n'
         f"{_fills(status)}{_problems(status)}{_days(status)}{_hosts(status, now)}{_images(images, search, now)}"
-        f"</main>\n{_footer(status)}</body>\n</html>\n"
+        f"</main>\n{_footer(status, login)}</body>\n</html>\n"
     )
 
 
@@ -63,8 +64,12 @@ def _header(status: Row, now: float) -> str:
     )
 
 
-def _footer(status: Row) -> str:
-    return f"<footer>tidegate {_text(status['version'])}, read-only; `tidegate status` shows the same.</footer>\n"
+def _footer(status: Row, login: bool) -> str:
+    more = ""
+    if status["view"] == "public":
+        more = " What needs an account to pull, and who asked, is left out here"
+        more += ': <a href="/?login">log in with the operators\' token</a>.' if login else "."
+    return f"<footer>tidegate {_text(status['version'])}; read-only.{more}</footer>\n"
 
 
 def _tiles(status: Row) -> str:

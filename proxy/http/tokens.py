@@ -1,16 +1,17 @@
-"""The one token that opens all of /api/ over TCP: read from a file, again whenever
-that changes, compared in constant time.
+"""The one token that opens all of /api/ over TCP, and the whole status page: read from a file, again whenever that
+changes, compared in constant time.
 
 A file that cannot be read any more, or holds too little, opens nothing: whoever took the token away meant that.
 """
 
+import base64
 import hmac
 import os
 
 from aiohttp import web
 
 from proxy.config import ConfigError
-from proxy.errors import TokenNeeded
+from proxy.errors import LoginNeeded, TokenNeeded
 
 SHORTEST = 16
 _LONGEST = 4096
@@ -48,6 +49,26 @@ class Token:
         token = self._current()
         if len(sent) > 1 or not hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), token or b"\0"):
             raise TokenNeeded("the token is not the one of admin.token_file")
+        return True
+
+    @property
+    def there(self) -> bool:
+        """Whether there is one to log in with."""
+        return bool(self._path)
+
+    def is_password(self, request: web.BaseRequest) -> bool:
+        """Whether the request carries the token as a password, with any name; False where it carries no password.
+        Raises LoginNeeded where it carries another one."""
+        sent = request.headers.getall("Authorization", [])
+        scheme, _, given = (sent[0] if sent else "").strip().partition(" ")
+        if scheme.lower() != "basic" or not self._path:
+            return False
+        try:
+            _, _, password = base64.b64decode(given.strip(), validate=True).partition(b":")
+        except ValueError:
+            password = b""
+        if len(sent) > 1 or not hmac.compare_digest(password, self._current() or b"\0"):
+            raise LoginNeeded("the password is not the token of admin.token_file")
         return True
 
     def _current(self) -> bytes:
