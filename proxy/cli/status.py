@@ -103,7 +103,7 @@ def _head(found: Any) -> Iterator[str]:
     evicted = sum(disk["evicted_bytes"].values())
     gone = f"   {size(evicted)} evicted" if evicted else ""
     yield f"cache     {cached}   {size(disk['pinned_bytes'])} pinned{idle}{gone}"
-    if (pushed := disk["pushed"]) is not None:
+    if (pushed := disk.get("pushed")) is not None:  # an earlier release elsewhere does not say
         limit = f" of {size(pushed['max_size'])}" if pushed["max_size"] else ""
         yield f"pushed    {size(pushed['bytes'])}{limit}"
     yield f"disk      {size(disk['free'])} free of {size(disk['total'])}"
