@@ -10,6 +10,7 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -157,13 +158,16 @@ def test_what_is_being_filled_is_told_to_nobody_else(server, far, image, slow):
         until(lambda: far.count("GET", f"/private/app/blobs/{digest}") and part(server, digest).exists())
         if not isinstance(slow, Delay):
             until(lambda: written(server, digest) > MIB // 8)
-        for pid in (pids := server.worker_pids()):
-            with only(pid, pids):
-                asking = [(client(server), path, headers) for path, headers in spelled(f"blobs/{digest}")][::4]
-                for connection, path, headers in asking:
-                    with connection as one:
-                        got = one.get(path, **headers)
-                        assert (got.status, SECRET[:16] in got.body) == (404, False), path
+        with ExitStack() as stack:
+            asked = []
+            for pid in (pids := server.worker_pids()):
+                with only(pid, pids):
+                    for path, headers in [*spelled(f"blobs/{digest}")][::4]:
+                        asked.append((stack.enter_context(client(server)), path))
+                        asked[-1][0].send(path, **headers)
+            for one, path in asked:
+                got = one.response()
+                assert (got.status, SECRET[:16] in got.read()) == (404, False), path
         assert not finished(server, digest).exists()
 
 
