@@ -17,7 +17,7 @@ import pytest
 
 from tests.conformance import content as make
 from tests.conformance.client import Registry
-from tests.fakes import Bearer, Delay, Drip, Stall, origin_in_thread
+from tests.fakes import Bearer, Delay, Drip, origin_in_thread
 from tests.fakes.origin import OCI_INDEX, OCI_LAYER, OCI_MANIFEST, descriptor
 from tests.real.disk import disk
 from tests.real.tools import skopeo_copy
@@ -146,7 +146,7 @@ def test_who_crosses_the_kinds_of_the_right_repository_is_told_nothing(server, i
             assert get(server, f"/v2/{PRIVATE}/private/app/{path}", method, **more).status == 404
 
 
-@pytest.mark.parametrize("slow", [Drip(32 << 10, 0.3), Stall(MIB // 2), Delay(5)], ids=["drips", "stalls", "not begun"])
+@pytest.mark.parametrize("slow", [Drip(32 << 10, 0.3), Drip(256 << 10, 3), Delay(5)], ids=["drips", "crawls", "not begun"])
 def test_what_is_being_filled_is_told_to_nobody_else(server, far, image, slow):
     """In the worker that downloads and in one that would only follow, before the first byte and after it."""
     lured(server)
