@@ -146,7 +146,9 @@ def test_who_crosses_the_kinds_of_the_right_repository_is_told_nothing(server, i
             assert get(server, f"/v2/{PRIVATE}/private/app/{path}", method, **more).status == 404
 
 
-@pytest.mark.parametrize("slow", [Drip(32 << 10, 0.3), Drip(256 << 10, 3), Delay(5)], ids=["drips", "crawls", "not begun"])
+@pytest.mark.parametrize(
+    "slow", [Drip(32 << 10, 0.3), Drip(256 << 10, 3), Delay(5)], ids=["drips", "crawls", "not begun"]
+)
 def test_what_is_being_filled_is_told_to_nobody_else(server, far, image, slow):
     """In the worker that downloads and in one that would only follow, before the first byte and after it."""
     lured(server)
