@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy.config import ConfigError, load
 from tests.conformance import content as make
 from tests.conformance.client import Registry
 from tests.fakes import Bearer, Delay, Drip, origin_in_thread
@@ -276,11 +277,16 @@ def test_without_a_user_nothing_is_told_where_users_are_asked_for(tidegate, far,
 
 
 def test_a_client_certificate_is_a_credential(tmp_path):
-    from proxy.config import load
-
     (tmp_path / "c.toml").write_text('[upstreams."a.example"]\ncert_file = "/x.pem"\n[upstreams."b.example"]\n')
     found = load(str(tmp_path / "c.toml"), {}, {}).upstreams
     assert [(each.public, each.on_gone) for each in found.values()] == [(False, "obey"), (True, "keep")]
+
+
+def test_no_upstream_goes_by_the_name_of_what_is_pushed(tmp_path):
+    """They would answer for each other out of a worker's memory."""
+    (tmp_path / "c.toml").write_text('[local]\n[upstreams.local]\nurls = ["https://a.example"]\n')
+    with pytest.raises(ConfigError, match=r"c.toml:\d+: an upstream cannot be named local"):
+        load(str(tmp_path / "c.toml"), {}, {})
 
 
 # What is everybody's
