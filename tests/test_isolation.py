@@ -10,13 +10,15 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from proxy.config import ConfigError, load
 from tests.conformance import content as make
 from tests.conformance.client import Registry
-from tests.fakes import Bearer, Delay, Drip, Stall, origin_in_thread
+from tests.fakes import Bearer, Delay, Drip, origin_in_thread
 from tests.fakes.origin import OCI_INDEX, OCI_LAYER, OCI_MANIFEST, descriptor
 from tests.real.disk import disk
 from tests.real.tools import skopeo_copy
@@ -145,7 +147,9 @@ def test_who_crosses_the_kinds_of_the_right_repository_is_told_nothing(server, i
             assert get(server, f"/v2/{PRIVATE}/private/app/{path}", method, **more).status == 404
 
 
-@pytest.mark.parametrize("slow", [Drip(32 << 10, 0.3), Stall(MIB // 2), Delay(5)], ids=["drips", "stalls", "not begun"])
+@pytest.mark.parametrize(
+    "slow", [Drip(32 << 10, 0.3), Drip(256 << 10, 3), Delay(5)], ids=["drips", "crawls", "not begun"]
+)
 def test_what_is_being_filled_is_told_to_nobody_else(server, far, image, slow):
     """In the worker that downloads and in one that would only follow, before the first byte and after it."""
     lured(server)
@@ -157,13 +161,16 @@ def test_what_is_being_filled_is_told_to_nobody_else(server, far, image, slow):
         until(lambda: far.count("GET", f"/private/app/blobs/{digest}") and part(server, digest).exists())
         if not isinstance(slow, Delay):
             until(lambda: written(server, digest) > MIB // 8)
-        for pid in (pids := server.worker_pids()):
-            with only(pid, pids):
-                asking = [(client(server), path, headers) for path, headers in spelled(f"blobs/{digest}")][::4]
-                for connection, path, headers in asking:
-                    with connection as one:
-                        got = one.get(path, **headers)
-                        assert (got.status, SECRET[:16] in got.body) == (404, False), path
+        with ExitStack() as stack:
+            asked = []
+            for pid in (pids := server.worker_pids()):
+                with only(pid, pids):
+                    for path, headers in [*spelled(f"blobs/{digest}")][::4]:
+                        asked.append((stack.enter_context(client(server)), path))
+                        asked[-1][0].send(path, **headers)
+            for one, path in asked:
+                got = one.response()
+                assert (got.status, SECRET[:16] in got.read()) == (404, False), path
         assert not finished(server, digest).exists()
 
 
@@ -270,11 +277,16 @@ def test_without_a_user_nothing_is_told_where_users_are_asked_for(tidegate, far,
 
 
 def test_a_client_certificate_is_a_credential(tmp_path):
-    from proxy.config import load
-
     (tmp_path / "c.toml").write_text('[upstreams."a.example"]\ncert_file = "/x.pem"\n[upstreams."b.example"]\n')
     found = load(str(tmp_path / "c.toml"), {}, {}).upstreams
     assert [(each.public, each.on_gone) for each in found.values()] == [(False, "obey"), (True, "keep")]
+
+
+def test_no_upstream_goes_by_the_name_of_what_is_pushed(tmp_path):
+    """They would answer for each other out of a worker's memory."""
+    (tmp_path / "c.toml").write_text('[local]\n[upstreams.local]\nurls = ["https://a.example"]\n')
+    with pytest.raises(ConfigError, match=r"c.toml:\d+: an upstream cannot be named local"):
+        load(str(tmp_path / "c.toml"), {}, {})
 
 
 # What is everybody's
