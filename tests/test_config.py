@@ -8,7 +8,8 @@ import pytest
 
 from proxy import config
 from proxy.config import ConfigError, Secret, load
-from proxy.config.values import format_duration, format_size, lasting, parse_listen
+from proxy.config.quantities import format_duration, format_size, lasting
+from proxy.config.values import parse_listen
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ Precedence: option, TIDEGATE_<SECTION>_<KEY>, file, default. Every mistake is on
 """
 
 from proxy.config.load import load
+from proxy.config.quantities import duration as parse_duration
+from proxy.config.quantities import format_size
 from proxy.config.settings import (
     AdminPort,
     Auth,
@@ -26,8 +28,7 @@ from proxy.config.settings import (
     WrongOption,
 )
 from proxy.config.show import Row, as_json, changed, render, rows
-from proxy.config.values import duration as parse_duration
-from proxy.config.values import format_size, parse_listen
+from proxy.config.values import parse_listen
 from proxy.config.values import url as parse_url
 
 __all__ = [

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from proxy.config import limits, people, values
+from proxy.config import people, quantities, values
 
 _Show = Callable[[Any], str]
 
@@ -19,7 +19,7 @@ def _plain(value: object) -> str:
 
 
 def _duration(value: float) -> str:
-    return f'"{values.format_duration(value)}"'
+    return f'"{quantities.format_duration(value)}"'
 
 
 def _url(value: str) -> str:
@@ -49,15 +49,15 @@ SERVER: Section = {
     "names": Key([], values.hosts, values.format_list),
     "data": Key("", values.path),
     "workers": Key(0, values.whole(0, 64)),
-    "drain": Key("30s", values.duration, _duration),
+    "drain": Key("30s", quantities.duration, _duration),
     "unqualified": Key([], values.hosts, values.format_list),
     "offline": Key(False, values.flag, values.format_flag),
     "max_connections": Key(8192, values.whole(1, 1_000_000)),
-    "max_header_size": Key("64KiB", limits.header_size, values.show_size),
-    "header_timeout": Key("10s", values.positive, _duration),
-    "body_timeout": Key("1m", values.positive, _duration),
-    "write_timeout": Key("2m", values.positive, _duration),
-    "idle_timeout": Key("75s", values.positive, _duration),
+    "max_header_size": Key("64KiB", quantities.header_size, quantities.show_size),
+    "header_timeout": Key("10s", quantities.positive, _duration),
+    "body_timeout": Key("1m", quantities.positive, _duration),
+    "write_timeout": Key("2m", quantities.positive, _duration),
+    "idle_timeout": Key("75s", quantities.positive, _duration),
 }
 TLS: Section = {
     "cert_file": Key("", values.path),
@@ -77,18 +77,18 @@ ADMIN: Section = {
     "token_file": Key("", values.path),
 }
 CACHE: Section = {
-    "max_size": Key("50GiB", values.share, values.show_share),
-    "min_free": Key("2GiB", values.share, values.show_share),
-    "scrub_bandwidth": Key("8MiB", values.bandwidth, values.show_size),
+    "max_size": Key("50GiB", quantities.share, quantities.show_share),
+    "min_free": Key("2GiB", quantities.share, quantities.show_share),
+    "scrub_bandwidth": Key("8MiB", quantities.bandwidth, quantities.show_size),
 }
 EGRESS: Section = {
     "allow": Key(["*"], values.patterns, values.format_list),
     "deny": Key([], values.patterns, values.format_list),
     "allow_private": Key(False, values.flag, values.format_flag),
-    "connect_timeout": Key("10s", values.positive, _duration),
-    "stall_timeout": Key("30s", values.positive, _duration),
+    "connect_timeout": Key("10s", quantities.positive, _duration),
+    "stall_timeout": Key("30s", quantities.positive, _duration),
     # containerd 2.3 gives up when no header came within 30 s; 25 leaves time to tell it why.
-    "first_byte_deadline": Key("25s", values.positive, _duration),
+    "first_byte_deadline": Key("25s", quantities.positive, _duration),
     "proxy": Key("", values.proxy, _url),
     "proxy_username": Key("", values.text),
     "proxy_password": Key("", values.secret),
@@ -100,8 +100,8 @@ EGRESS: Section = {
 LOCAL: Section = {
     "names": Key([], values.hosts, values.format_list),
     "own": Key([], values.strings, values.format_list),
-    "upload_ttl": Key("24h", values.positive, _duration),
-    "max_size": Key("", values.limit, values.show_limit),
+    "upload_ttl": Key("24h", quantities.positive, _duration),
+    "max_size": Key("", quantities.limit, quantities.show_limit),
 }
 LOG: Section = {
     "format": Key("text", values.choice("text", "json")),
@@ -112,12 +112,12 @@ UPSTREAM: Section = {
     "aliases": Key([], values.hosts, values.format_list),
     "hosts": Key([], values.hosts, values.format_list),
     "prefix": Key("", values.segment),
-    "tag_ttl": Key("1h", values.lasting, _duration),
+    "tag_ttl": Key("1h", quantities.lasting, _duration),
     "on_gone": Key("keep", values.choice("keep", "obey")),
     "on_move": Key("follow", values.choice("follow", "hold")),
-    "stale_if_error": Key("forever", values.lasting, _duration),
+    "stale_if_error": Key("forever", quantities.lasting, _duration),
     "max_fills": Key(16, values.whole(1, 1000)),
-    "max_bandwidth": Key("", values.bandwidth, values.show_size),
+    "max_bandwidth": Key("", quantities.bandwidth, quantities.show_size),
     "repositories": Key(["*"], people.repositories, values.format_list),
     "deny_repositories": Key([], people.repositories, values.format_list),
     "offline": Key(False, values.flag, values.format_flag),

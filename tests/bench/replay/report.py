@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from proxy.config.values import format_size
+from proxy.config.quantities import format_size
 from tests.bench.replay.simulate import Score
 from tests.bench.replay.trace import GIB
 
