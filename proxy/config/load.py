@@ -5,14 +5,13 @@ single values, then what contradicts something else.
 """
 
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from difflib import get_close_matches
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from proxy.config import people, source, values
+from proxy.config import known, people, source, values
+from proxy.config.known import fail
 from proxy.config.schema import (
     DEFAULT_ALIASES,
     DEFAULT_UPSTREAM,
@@ -28,7 +27,6 @@ from proxy.config.settings import (
     AdminPort,
     Auth,
     Cache,
-    ConfigError,
     Egress,
     Local,
     Log,
@@ -37,23 +35,12 @@ from proxy.config.settings import (
     Settings,
     Tls,
     Upstream,
-    WrongOption,
 )
 
 DEFAULT_FILE = "/etc/tidegate/tidegate.toml"
 _OPTIONS = {"--listen": "server.listen", "--data": "server.data", "--offline": "server.offline"}
 # What every program honours; ours come first, so that this one alone can be sent another way.
 _USUAL = {"egress.proxy": ("HTTPS_PROXY", "https_proxy"), "egress.no_proxy": ("NO_PROXY", "no_proxy")}
-# Kubernetes gives every pod these for each Service; one called "tidegate" must not look like a spelling mistake.
-_SERVICE_LINKS = re.compile(r"TIDEGATE_(?:.*_)?(?:SERVICE_(?:HOST|PORT.*)|PORT(?:_\d+_(?:TCP|UDP|SCTP).*)?)\Z")
-
-
-def _files(keys: Iterable[str]) -> list[str]:
-    """The keys under which a secret's file is named."""
-    return [f"{key}_file" for key in keys if key in SECRETS]
-
-
-_UPSTREAM_KEYS = {*UPSTREAM, *EGRESS, *_files((*UPSTREAM, *EGRESS))}
 
 
 def load(file: str | None, environ: Mapping[str, str], options: Mapping[str, str]) -> Settings:
@@ -66,12 +53,6 @@ def load(file: str | None, environ: Mapping[str, str], options: Mapping[str, str
     return _Loader(found, environ, options).settings()
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
-    known = sorted(known)
-    close = get_close_matches(word, known, 1, 0.6)
-    return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
-
-
 class _Loader:
     """One load: the three places values come from, and the origins found so far."""
 
@@ -82,8 +63,8 @@ class _Loader:
         self._origins: dict[str, str] = {}
 
     def settings(self) -> Settings:
-        self._check_tables()
-        self._check_environ()
+        known.check_tables(self._source)
+        known.check_environ(self._environ)
         egress = self._section("egress")
         way_out = self._egress(egress, "egress")
         server = self._section("server")
@@ -114,47 +95,11 @@ class _Loader:
             self._source.name,
         )
 
-    def _fail(self, where: str, what: str) -> NoReturn:
-        raise (WrongOption if where.startswith("--") else ConfigError)(f"{where}: {what}")
-
-    def _check_tables(self) -> None:
-        for section, table in self._source.tables.items():
-            where = self._source.where((section,))
-            if section not in (*SECTIONS, "upstreams"):
-                self._fail(where, f"unknown section [{section}]; {_nearest(section, [*SECTIONS, 'upstreams'])}")
-            if not isinstance(table, dict):
-                self._fail(where, f"{section} must be a table: [{section}]")
-            if section != "upstreams":
-                self._check_keys((section,), table, {*SECTIONS[section], *_files(SECTIONS[section])})
-        for name, table in self._source.tables.get("upstreams", {}).items():
-            if not isinstance(table, dict):
-                where = self._source.where(("upstreams", name))
-                self._fail(where, f'a registry\'s name with a dot needs quotes: [upstreams."{name}"]')
-            self._check_keys(("upstreams", name), table, _UPSTREAM_KEYS)
-
-    def _check_keys(self, path: source.Path, table: Mapping[str, Any], known: Iterable[str]) -> None:
-        for key, value in table.items():
-            if key in known:
-                continue
-            where = self._source.where((*path, key))
-            if path[0] == "upstreams" and isinstance(value, dict):
-                self._fail(where, f'a registry\'s name with a dot needs quotes: [upstreams."{path[1]}.{key}"]')
-            self._fail(where, f"unknown key {key} in [{_header(path)}]; {_nearest(key, known)}")
-
-    def _check_environ(self) -> None:
-        known = {_variable(f"{section}.{key}") for section, keys in SECTIONS.items() for key in (*keys, *_files(keys))}
-        known |= {"TIDEGATE_CONFIG", "TIDEGATE_UPSTREAMS"}
-        for name in self._environ:
-            if name.startswith("TIDEGATE_") and name not in known and not _SERVICE_LINKS.match(name):
-                close = get_close_matches(name, sorted(known), 1)
-                hint = f"did you mean {close[0]}?" if close else "the form is TIDEGATE_<SECTION>_<KEY>"
-                self._fail(name, f"unknown variable; {hint}")
-
     def _section(self, section: str) -> dict[str, Any]:
         table = self._source.tables.get(section, {})
         found = {key: self._value((section, key), row, table) for key, row in SECTIONS[section].items()}
         for key in SECRETS & SECTIONS[section].keys():
-            variable = _variable(f"{section}.{key}_file")
+            variable = known.variable(f"{section}.{key}_file")
             if variable in self._environ:
                 found[key] = self._secret_file(section, key, self._environ[variable], variable)
             elif f"{key}_file" in table:
@@ -165,7 +110,7 @@ class _Loader:
     def _value(self, path: source.Path, row: Key, table: Mapping[str, Any]) -> Any:
         """Option, variable, file, usual variable, default: the first that is there, read, its origin noted."""
         key, label = path[-1], ".".join(path)
-        variable = _variable(label)
+        variable = known.variable(label)
         usual = next((name for name in _USUAL.get(label, ()) if self._environ.get(name)), "")
         if label in self._options:
             origin, text = self._options[label]
@@ -185,7 +130,7 @@ class _Loader:
         try:
             return row.read(raw)
         except ValueError as error:
-            self._fail(origin, str(error) if origin.startswith("--") else f"{label} {error}")
+            fail(origin, str(error) if origin.startswith("--") else f"{label} {error}")
 
     def _named(self) -> dict[str, Mapping[str, Any]]:
         """The upstreams and their tables: those of the variable, else of the file, else the default one."""
@@ -194,7 +139,7 @@ class _Loader:
             where = self._source.where(("upstreams", written))
             name = self._name(written, where)
             if name in tables:
-                self._fail(where, f"upstream {name} stands twice; put both tables together")
+                fail(where, f"upstream {name} stands twice; put both tables together")
             self._origins[f"upstreams.{name}"] = where
             tables[name] = {**table, "": written}
         if "TIDEGATE_UPSTREAMS" not in self._environ:
@@ -202,16 +147,16 @@ class _Loader:
         texts = values.strings(self._environ["TIDEGATE_UPSTREAMS"].replace(",", " ").split())
         names = [self._name(text, "TIDEGATE_UPSTREAMS") for text in texts]
         if not names:
-            self._fail("TIDEGATE_UPSTREAMS", "names no upstream; unset it or write registry.k8s.io,docker.io")
+            fail("TIDEGATE_UPSTREAMS", "names no upstream; unset it or write registry.k8s.io,docker.io")
         return {name: tables.get(name, {"": name}) for name in names}
 
     def _name(self, text: str, where: str) -> str:
         try:
             name = values.host(text)
         except ValueError as error:
-            self._fail(where, f"an upstream's name {error}")
+            fail(where, f"an upstream's name {error}")
         if name == "local":  # what is pushed here goes by it, in unqualified and in what workers remember
-            self._fail(where, "an upstream cannot be named local, that is what is pushed here; name it by its host")
+            fail(where, "an upstream cannot be named local, that is what is pushed here; name it by its host")
         return name
 
     def _upstream(self, name: str, table: Mapping[str, Any], egress: Mapping[str, Any]) -> Upstream:
@@ -229,7 +174,7 @@ class _Loader:
             own = {"proxy_username": "", "proxy_password": Secret(), **own}
         if bool(found["username"]) != bool(found["password"]):
             where = self._source.where(("upstreams", written))
-            self._fail(where, f"upstream {name} needs username and password_file together, or neither")
+            fail(where, f"upstream {name} needs username and password_file together, or neither")
         way = self._egress({**egress, **own}, f"upstreams.{name}")
         upstream = Upstream(name=name, egress=way, **found)
         return upstream if upstream.public or "on_gone" in table else replace(upstream, on_gone="obey")
@@ -239,11 +184,11 @@ class _Loader:
         name, secret, url = found["proxy_username"], found["proxy_password"], urlsplit(found["proxy"])
         where = self._origins.get(f"{label}.proxy_username", self._origins["egress.proxy_username"])
         if bool(name) != bool(secret):
-            self._fail(where, f"{label} needs proxy_username and proxy_password_file together, or neither")
+            fail(where, f"{label} needs proxy_username and proxy_password_file together, or neither")
         if name and not found["proxy"]:
-            self._fail(where, f"{label}.proxy_username needs a proxy; set {label}.proxy or HTTPS_PROXY")
+            fail(where, f"{label}.proxy_username needs a proxy; set {label}.proxy or HTTPS_PROXY")
         if name and "@" in url.netloc:
-            self._fail(where, f"{label}.proxy holds an account and proxy_username names one; keep proxy_username")
+            fail(where, f"{label}.proxy holds an account and proxy_username names one; keep proxy_username")
         account = f"{quote(name, safe='')}:{quote(secret.reveal(), safe='')}@" if name else ""
         return Egress(**{**found, "proxy": urlunsplit(url._replace(netloc=account + url.netloc))})
 
@@ -251,7 +196,7 @@ class _Loader:
         """A section in which no key stands against another one."""
         found = self._section(section)
         if mistake := wrong(found):
-            self._fail(self._origins[f"{section}.{mistake[0]}"], mistake[1])
+            fail(self._origins[f"{section}.{mistake[0]}"], mistake[1])
         return found
 
     def _under(self, name: str, written: str, keys: Section, table: Mapping[str, Any]) -> dict[str, Any]:
@@ -269,16 +214,16 @@ class _Loader:
     def _secret_file(self, label: str, key: str, path: object, where: str, double: bool = False) -> Secret:
         """What a file named instead of the secret holds; `double`: the secret stands there too."""
         if double:
-            self._fail(where, f"{key} and {key}_file are both set; keep {key}_file")
+            fail(where, f"{key} and {key}_file are both set; keep {key}_file")
         name = self._read(Key("", values.path), path, where, f"{label}.{key}_file")
         self._origins[f"{label}.{key}"] = f"{where} ({name})"
         try:
             with open(name, encoding="utf-8") as file:
                 return values.secret(file.read().rstrip("\r\n"))
         except OSError as error:
-            self._fail(where, f"cannot read {key}_file {name}: {error.strerror}")
+            fail(where, f"cannot read {key}_file {name}: {error.strerror}")
         except ValueError:
-            self._fail(where, f"{key}_file {name} must hold one line of text")
+            fail(where, f"{key}_file {name} must hold one line of text")
 
     def _server_defaults(self, server: dict[str, Any], upstreams: Mapping[str, Upstream], pushing: bool) -> None:
         """Data folder, workers, and who answers for bare names: what is said nowhere follows from the machine."""
@@ -292,7 +237,7 @@ class _Loader:
         for name in server["unqualified"]:
             if name not in upstreams and not (pushing and name == "local"):
                 where = self._origins["server.unqualified"]
-                self._fail(where, f"server.unqualified: no upstream is called {name}; {_nearest(name, upstreams)}")
+                fail(where, f"server.unqualified: no upstream is called {name}; {known.nearest(name, upstreams)}")
 
     def _check_shared(self, upstreams: Mapping[str, Upstream], own: Iterable[str]) -> None:
         """One name, one owner: routing is a closed table, and an ambiguous one would depend on its order."""
@@ -302,18 +247,10 @@ class _Loader:
             for name in filter(None, (upstream.name, *upstream.aliases, *upstream.hosts, upstream.prefix)):
                 owner = owners.setdefault(name, upstream.name)
                 if owner != upstream.name:
-                    self._fail(where, f"{name} belongs to {owner} and to {upstream.name}; take it out of one")
+                    fail(where, f"{name} belongs to {owner} and to {upstream.name}; take it out of one")
             for url in upstream.urls:
                 if urlsplit(url).netloc.lower() in own:
-                    self._fail(where, f"{url} is this server (server.names); an upstream must be another one")
-
-
-def _variable(label: str) -> str:
-    return f"TIDEGATE_{label.replace('.', '_').upper()}"
-
-
-def _header(path: source.Path) -> str:
-    return path[0] if len(path) == 1 else f'{path[0]}."{path[1]}"'
+                    fail(where, f"{url} is this server (server.names); an upstream must be another one")
 
 
 def _data_folder(environ: Mapping[str, str]) -> tuple[str, str]:
