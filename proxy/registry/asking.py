@@ -1,6 +1,7 @@
 """Asking one upstream: its URLs in order, once more where that may help, within the time a client waits."""
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
@@ -53,9 +54,9 @@ class Asking:
             await self._outcomes.refuse(key, error)
             raise
 
-    async def in_time(self, answer: Awaitable[T]) -> T:
-        """The deadline ends the answer, not the asking."""
-        deadline = self._settings.egress.first_byte_deadline
+    async def in_time(self, answer: Awaitable[T], seconds: float = math.inf) -> T:
+        """The deadline, or less, ends the answer, not the asking."""
+        deadline = min(seconds, self._settings.egress.first_byte_deadline)
         try:
             async with asyncio.timeout(deadline):
                 return await answer

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -38,6 +39,8 @@ from proxy.upstream.client import Client
 
 T = TypeVar("T")
 _log = logging.getLogger("tidegate.registry")
+_LEAST = 1.0
+"""Seconds a step of an answer gets however late it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +202,9 @@ class Cached:
 
     async def _arriving(self, ask: Ask, digest: Digest) -> Answer[OpenBlob | Filling]:
         """Join the fill, or start it. Having led is the proof that this repository has the blob; having read what
-        somebody else downloads is none, so whoever may not see the digest yet asks for itself."""
+        somebody else downloads is none, so whoever may not see the digest yet asks for itself. All of it together has
+        to be within the time an answer may take: clients give up after 30 s."""
+        until = time.monotonic() + self._settings.egress.first_byte_deadline
         size = self._rows.told_size(ask.repo, digest)
         sources = self._sources(ask, size)
         flights = self._rooms.flights
@@ -208,11 +213,11 @@ class Cached:
         if not joined and not flights.keeps:
             raise CannotKeep("the cache cannot be written")
         fill = flights.board(digest, sources, ask.arrived, self._settings)
-        tail = Tail(fill, sources[0], self._settings.egress.first_byte_deadline, flights.passages)
+        tail = Tail(fill, sources[0], max(_LEAST, until - time.monotonic()), flights.passages)
         try:
             await tail.ready()
             if not self._proof.stands(ask, digest):
-                await self._proof.get(ask, digest)
+                await self._proof.get(ask, digest, max(_LEAST, until - time.monotonic()))
         except BaseException:
             tail.close()
             raise

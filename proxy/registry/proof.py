@@ -7,6 +7,7 @@ pass through here.
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Callable
 
@@ -50,8 +51,9 @@ class Proof:
             return opened.size
         return self._rows.told_size(ask.repo, digest) if said.size is None else said.size
 
-    async def get(self, ask: Ask, digest: Digest) -> Descriptor:
-        """Ask the upstream whether this repository has this blob, and remember it. Raises RegistryError."""
+    async def get(self, ask: Ask, digest: Digest, seconds: float = math.inf) -> Descriptor:
+        """Ask the upstream whether this repository has this blob, within `seconds` or the time an answer may take, and
+        remember it. Raises RegistryError."""
         key = f"b:{self._rows.full(ask.repo)}@{digest}"
 
         def look() -> Descriptor | None:
@@ -66,7 +68,7 @@ class Proof:
             await self._rows.put_blob(ask.repo, digest, told=said.size)
             return said
 
-        return await self._asking.in_time(self._turns.run(key, look, head))
+        return await self._asking.in_time(self._turns.run(key, look, head), seconds)
 
     async def before_joining(self, ask: Ask, digest: Digest, others: Callable[[], bool | None]) -> None:
         """Where somebody else downloads it: a repository that has no such blob must not wait with them, fail with them
