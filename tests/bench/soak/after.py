@@ -6,6 +6,7 @@ once more, and then no part has a reason to be there.
 
 import asyncio
 import hashlib
+import json
 import os
 import re
 import sqlite3
@@ -18,7 +19,7 @@ import aiohttp
 
 from proxy.store.parts import BLOCK
 from tests.bench.soak.churn import Service
-from tests.bench.soak.pulls import Ask, Puller
+from tests.bench.soak.pulls import PREFIX, Ask, Puller
 from tests.bench.soak.world import Report, Truth
 
 Open = dict[str, int]
@@ -111,6 +112,30 @@ def files(service: Service) -> dict[str, int]:
     for folder, _, names in os.walk(service.data / "blobs/sha256"):
         found.update({f"sha256:{name}": os.stat(os.path.join(folder, name)).st_blocks * BLOCK for name in names})
     return found
+
+
+def unpinned(service: Service, truth: Truth, pinned: set[str]) -> list[str]:
+    """Blobs of pinned images that are not here."""
+    here, missing = files(service), []
+    for name in pinned:
+        repo, _, tag = name.removeprefix(PREFIX).rpartition(":")
+        digest = truth.repos[repo].tags[tag]
+        document = json.loads(truth.repos[repo].manifests[digest][0])
+        wanted = [digest, document["config"]["digest"], *(layer["digest"] for layer in document["layers"])]
+        missing += [f"{name} is pinned, and {each} is not here" for each in wanted if each not in here]
+    return missing
+
+
+def counted(service: Service, seen: int, sent: int) -> list[str]:
+    """What the service counted of the upstream since it was started, where the upstream knows better: `seen` requests
+    and `sent` bytes of bodies."""
+    assert service.server is not None
+    metrics = service.server.metrics()
+    requests = metrics.total("tidegate_upstream_requests_total")
+    received = metrics.total("tidegate_upstream_bytes_total")
+    if 0.5 * seen <= requests <= seen + 1 and received <= sent:
+        return []
+    return [f"the service counted {requests:.0f} requests and {received:.0f} bytes, the upstream {seen} and {sent}"]
 
 
 def unsound(service: Service) -> list[str]:

@@ -37,6 +37,7 @@ class Service:
         self.folder = folder
         self.server: Tidegate | None = None
         self.starts = 0
+        self.started = 0.0  # when, the last time, as time.monotonic() says
         self.deaths: list[float] = []
         self._config, self._workers = config, workers
         self._open = ExitStack()
@@ -47,6 +48,7 @@ class Service:
         place = self.folder / f"start{self.starts}"
         started = tidegate(self._config, self.data, self._workers, folder=place, port=self.port)
         self.deaths.clear()
+        self.started = time.monotonic()
         self.server = self._open.enter_context(started)
 
     def stop(self) -> int:

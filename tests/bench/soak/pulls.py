@@ -1,13 +1,15 @@
 """Clients that pull: whatever they get completely is compared with the truth, byte by byte.
 
 An answer is one of: right, refused as the upstream's faults allow, broken off as a transport error, or wrong. Only the
-last one is a problem.
+last one is a problem. One more there is: a range without the last byte, of a blob that is still arriving, is sent
+before anybody can know its digest. Where the upstream lied about that very blob meanwhile it is "unverified".
 """
 
 import asyncio
 import json
 import random
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import aiohttp
@@ -62,6 +64,33 @@ def ranged(rng: random.Random, size: int) -> tuple[str, tuple[int, int]]:
             return f"bytes=-{end}", (max(0, size - end), size)
 
 
+def is_right(ask: Ask, status: int, headers: Mapping[str, str], body: bytes) -> bool:
+    """Whether a complete answer is what was asked for, in its headers too."""
+    size = len(ask.right[0])
+    first, after = ask.part or (0, size)
+    told = headers.get("Docker-Content-Digest")
+    if status in (200, 206) and told is not None and told not in {digest_of(right) for right in ask.right}:
+        return False
+    match status:
+        case 200 if ask.method == "HEAD":
+            return int(headers.get("Content-Length", -1)) in {len(right) for right in ask.right} and body == b""
+        case 200:
+            return body in ask.right
+        case 206:
+            right = ask.right[0][first:after] if ask.part else b""
+            return body == right != b"" and headers.get("Content-Range") == f"bytes {first}-{after - 1}/{size}"
+        case 416:
+            return ask.part is not None and first >= after
+        case _:
+            return False
+
+
+def _last(headers: Mapping[str, str]) -> bool:
+    """Whether a part says that it holds the last byte."""
+    stop, _, total = headers.get("Content-Range", "").rpartition("-")[2].partition("/")
+    return not (stop.isdigit() and total.isdigit() and int(stop) + 1 < int(total))
+
+
 class Puller:
     """One client with connections of its own."""
 
@@ -105,10 +134,11 @@ class Puller:
         header, part = ranged(rng, len(content))
         return Ask("blob", name, digest, [content], part, headers={"Range": header})
 
-    def tagged(self, name: str, tag: str, method: str = "GET") -> Ask:
+    def tagged(self, name: str, tag: str, method: str = "GET", prefix: str = PREFIX) -> Ask:
         """A tag: everything it ever was is right, the cache may be as old as it says."""
         repo = self._truth.repos[name]
-        return Ask("tag", name, tag, [repo.manifests[each][0] for each in self._truth.ever[name, tag]], method=method)
+        right = [repo.manifests[each][0] for each in self._truth.ever[name, tag]]
+        return Ask("tag", name, tag, right, method=method, prefix=prefix)
 
     async def pull(self, session: aiohttp.ClientSession, ask: Ask, pace: float = 0.0) -> str:
         """Result of one request; `pace` below _HURRY reads as fast as it can, below _SLOW slowly, else leaves."""
@@ -140,7 +170,7 @@ class Puller:
                 self._report.bytes += len(piece)
                 if pace >= _HURRY:
                     await asyncio.sleep(0.01)
-            return self._judged(ask, response, bytes(body))
+            return self._judged(ask, response, bytes(body), began)
 
     def _refused(self, ask: Ask, response: aiohttp.ClientResponse, began: float) -> str:
         status = response.status
@@ -149,33 +179,19 @@ class Puller:
         self._report.problem(f"{status} {response.reason!r}, which the upstream did not say: {ask.name} {ask.path}")
         return f"{status} unasked"
 
-    def _judged(self, ask: Ask, response: aiohttp.ClientResponse, body: bytes) -> str:
-        """Whether a complete answer is right; the headers count as well as the body."""
-        size = len(ask.right[0])
-        first, after = ask.part or (0, size)
-        match response.status:
-            case 200 if ask.method == "HEAD":
-                length = int(response.headers.get("Content-Length", -1))
-                good = length in {len(right) for right in ask.right} and body == b""
-            case 200:
-                good = body in ask.right
-            case 206:
-                place = response.headers.get("Content-Range")
-                good = ask.part is not None and first < after and body == ask.right[0][first:after]
-                good = good and place == f"bytes {first}-{after - 1}/{size}"
-            case 416:
-                good = ask.part is not None and first >= after
-            case _:
-                good = False
-        told = response.headers.get("Docker-Content-Digest")
-        if response.status in (200, 206) and told is not None:
-            good = good and told in {digest_of(right) for right in ask.right}
-        if good:
+    def _judged(self, ask: Ask, response: aiohttp.ClientResponse, body: bytes, began: float) -> str:
+        """What a complete answer is."""
+        if ask.kind == "tag":  # it may have moved since it was asked for
+            ask = self.tagged(ask.repo, ask.reference, ask.method, ask.prefix)
+        if is_right(ask, response.status, response.headers, body):
             if ask.named and not ask.prefix:
                 self._truth.ours.add(ask.repo)
             return str(response.status)
+        if response.status == 206 and not _last(response.headers) and self._truth.lied_to(ask.reference, began):
+            return "206 unverified"
         self._report.wrong += 1
-        self._report.problem(f"wrong: {ask.name} {ask.path} {ask.headers}: {response.status}, {len(body)} bytes")
+        got = f"{response.status}, {len(body)} bytes, {response.headers}"
+        self._report.problem(f"wrong: {ask.name} {ask.path} {ask.headers}: {got}")
         return "wrong"
 
     async def list_tags(self, session: aiohttp.ClientSession, repo: str) -> None:

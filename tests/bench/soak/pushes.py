@@ -33,10 +33,10 @@ class Pusher:
     async def run(self, over: asyncio.Event) -> None:
         """Pushes, deletes and pulls back until it is over."""
         while not over.is_set():
-            # A connection for each request: on a kept one aiohttp sends a PUT again when it breaks, and an upload that
-            # has taken the first bytes of a chunk must not get them twice.
-            single, patience = aiohttp.TCPConnector(force_close=True), aiohttp.ClientTimeout(total=PATIENCE)
-            async with aiohttp.ClientSession(connector=single, timeout=patience) as session:
+            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE)) as session:
+                # Else aiohttp sends a PUT again when its connection breaks: an upload would get the first bytes of a
+                # chunk twice, and one that has been finished would be finished again.
+                session._retry_connection = False
                 for _ in range(5):
                     if not over.is_set():
                         await self._step(session)

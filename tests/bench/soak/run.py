@@ -81,7 +81,10 @@ class Soak:
         await self._clients(service, pushers, self.plan.seconds, churn)
         for host in hosts:
             host.rate = 0.0
+            host.hang_up()  # a request that is met by silence may wait for a minute, with all who ask the same
         await self._afterwards(service, hosts, pushers, before)
+        self.report.problems += after.unpinned(service, self.truth, churn.pinned)
+        await asyncio.to_thread(service.stop)
 
     async def _clients(
         self, service: Service, pushers: list[Pusher], seconds: float, churn: Churn | None = None
@@ -123,7 +126,7 @@ class Soak:
         report.leaked = await after.settled(lambda: after.leaks(before, after.descriptors(service)), _SETTLE)
         report.problems += await after.settled(lambda: after.disagreements(service), _SETTLE)
         report.problems += [*after.unsound(service), *after.noise(service)]
-        await asyncio.to_thread(service.stop)
+        report.problems += after.counted(service, *_since(hosts, service.started))
 
     @contextlib.contextmanager
     def _ageing(self, service: Service):  # type: ignore[no-untyped-def]
@@ -137,6 +140,12 @@ class Soak:
             yield
         finally:
             task.cancel()
+
+
+def _since(hosts: list[Wild], began: float) -> tuple[int, int]:
+    """Requests to these hosts since then, and the bytes of their bodies."""
+    requests = [request for host in hosts for request in list(host.log) if request.at >= began]
+    return len(requests), sum(request.sent for request in requests)
 
 
 def lines(plan: Plan, report: Report, seconds: float) -> list[str]:

@@ -63,6 +63,7 @@ _BLOB: tuple[Maker, ...] = (
     lambda rng, size: WrongRangeTotal(),
     lambda rng, size: GzipRange(),
 )
+_LIES = (Flip, WrongLength, Html, WrongRangeStart, WrongRangeTotal, GzipRange)
 _RARE: tuple[Maker, ...] = (lambda rng, size: Silence(),)
 
 
@@ -93,6 +94,8 @@ class Wild(Origin):
         if fault is not None:
             fault.bend(answer)
             self._count(fault)
+        if isinstance(fault, _LIES):
+            self._truth.lie(reference)
         if answer.status in (403, 404):
             self._truth.note("/".join(names), reference, answer.status)
         return answer

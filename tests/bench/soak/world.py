@@ -65,6 +65,7 @@ class Truth:
         self.ours: set[str] = set()  # repositories whose unqualified name has been answered with a manifest
         self.said: dict[tuple[str, str, int], float] = {}  # (repository, reference, status) -> when, for the last time
         shared = [rng.randbytes(size) for size in _SIZES[:5]]
+        self._lies: dict[str, float] = {}
         for number in range(repositories):
             repo = self.repos[f"soak/app{number}"] = Repository()
             for tag in ("v1", "v2", "v3", "latest"):
@@ -82,6 +83,14 @@ class Truth:
     def note(self, repo: str, reference: str, status: int) -> None:
         """The upstream is about to refuse this."""
         self.said[repo, reference, status] = time.monotonic()
+
+    def lie(self, reference: str) -> None:
+        """The upstream is about to send something wrong under this name."""
+        self._lies[reference] = time.monotonic()
+
+    def lied_to(self, reference: str, began: float) -> bool:
+        """Whether it did, to this request or shortly before."""
+        return self._lies.get(reference, -SAID) > began - SAID
 
     def refused(self, repo: str, reference: str, status: int, began: float) -> bool:
         """Whether the upstream said so, to this request or shortly before."""
