@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import random
+import signal
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -175,6 +177,7 @@ def lines(plan: Plan, report: Report, seconds: float) -> list[str]:
 @click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="leave data and logs in this folder")
 def main(seconds: float, seed: int, keep: Path | None) -> None:
     """Mixed pulls, pushes, kills and faults; exit status 1 when anything was wrong."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a stopped soak ends its servers too
     began = time.monotonic()
     plan = Plan(seconds, seed, pace=2.0 if seconds > 60 else 1.0)
     with tempfile.TemporaryDirectory(prefix="tidegate-soak-") as name:
