@@ -5,6 +5,8 @@ again.
 """
 
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -124,6 +126,21 @@ def test_when_both_refuse_it_is_one_chain_of_attempts(start, far, second, kind):
     most = 1 if kind == "404" else 4
     assert 1 <= far.count() <= most
     assert 1 <= second.count() <= most
+
+
+def test_another_repository_s_clients_may_come_while_the_first_source_is_waited_for(tidegate, far):
+    """They bring a source of their own while no attempt is running: between two of them."""
+    content = noise(MIB)
+    paths = [blob_path(repo, far.add_blob(repo, content)) for repo in ("one", "two")]
+    far.fault("/v2/one/blobs/", Status(503, {"Retry-After": "2"}), times=1)
+    server = tidegate(quick(far.url, first_byte_deadline="8s"), workers=1)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(get, server, paths[0])
+        until(lambda: far.count("GET", "/v2/one/blobs/"))
+        time.sleep(0.5)  # its answer has arrived, and two seconds of waiting have begun
+        assert get(server, paths[1]).is_blob(content)
+        assert first.result().is_blob(content)
+    assert "Traceback" not in server.stderr
 
 
 # Lies

@@ -148,7 +148,7 @@ class Leader:
     def _joined(self) -> None:
         """Somebody who waits brought another source: one that is silent so far no longer has all the time."""
         limit, left = self._limit, len(self._alive())
-        if limit is None or limit.when() is None or self._fill.live or left < 2:
+        if limit is None or limit.expired() or limit.when() is None or self._fill.live or left < 2:
             return
         share = policy.attempt_budget(time.monotonic() - self._started, self._upstream.egress.first_byte_deadline, left)
         limit.reschedule(min(limit.when() or 0.0, asyncio.get_running_loop().time() + share))
@@ -177,6 +177,8 @@ class Leader:
                     fill.used.append(source)  # an empty blob has no first byte, but it was answered 2xx
         except TimeoutError:
             raise Unavailable(f"{source.upstream}: no byte within {budget:.0f} s", label="timeout") from None
+        finally:
+            self._limit = None  # between two attempts there is none to shorten
         if total is not None and lead.received < total:
             raise Unavailable(f"{stream.host}: the body ended at {lead.received} of {total} bytes", label="body")
 

@@ -1,6 +1,7 @@
 """Runs the benches by name, all short ones without one; prints figures, ratios and the table for README.
 
-`replay` as the first word hands over to the replay of traces, which measures policies and no servers.
+`replay` as the first word hands over to the replay of traces, which measures policies and no servers; `soak` to the
+soak, which measures nothing and compares every byte.
 """
 
 import json
@@ -15,6 +16,7 @@ import click
 from tests.bench import blobs, manifests, memory, push, scale
 from tests.bench.replay.__main__ import main as replay
 from tests.bench.report import Row, as_json, machine, markdown
+from tests.bench.soak.run import main as soak
 from tests.bench.world import World, world
 
 BENCHES: dict[str, Callable[[World], list[Row]]] = {
@@ -59,5 +61,7 @@ def main(names: tuple[str, ...], path: Path | None) -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["replay"]:
         replay(sys.argv[2:], prog_name="python -m tests.bench replay")
+    elif sys.argv[1:2] == ["soak"]:
+        soak(sys.argv[2:], prog_name="python -m tests.bench soak")
     else:
         main()
