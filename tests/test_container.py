@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tarfile
+import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,9 +74,10 @@ def _merge(root: Path, path: str, target: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """Options of buildah and podman: a store of our own, removed at the end, mounts first."""
-    folder = tmp_path_factory.mktemp("store")
+def store():
+    """Options of buildah and podman: a store of our own, removed at the end, mounts first. Its path is short: podman
+    takes 50 characters."""
+    folder = Path(tempfile.mkdtemp(prefix="store"))
     options = ["--root", str(folder / "root"), "--runroot", str(folder / "run"), "--storage-driver", "vfs"]
     yield options
     subprocess.run([program("podman"), *options, "rm", "--all", "--force"], capture_output=True, timeout=60)
