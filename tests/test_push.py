@@ -171,6 +171,21 @@ def test_pushed_content_outlives_a_kill_of_everything_and_is_never_evicted(tideg
     assert Registry("tidegate", again.url).ask("GET", "/v2/dev/app/manifests/1").expect(200).body == body
 
 
+@pytest.mark.parametrize("source", [None, "registry.k8s.io/pause", "pause", "dev/unknown"])
+def test_what_is_cached_for_everybody_is_not_sent_again(tidegate, far, source):
+    """As docker mounts it that has pulled an image here and pushes it under another name."""
+    server = tidegate(quick(far.url) | LOCAL | {"server": {"unqualified": ["local"]}}, workers=2)
+    content = noise(MIB)
+    digest = far.add_blob("pause", content)
+    repository = Registry("tidegate", server.url).repository("dev/app")
+    origin = {} if source is None else {"from": source}
+    repository.begin(mount=digest, **origin).expect(202)
+    assert get(server, f"/v2/registry.k8s.io/pause/blobs/{digest}").body == content
+    kept(server, digest)
+    repository.begin(mount=digest, **origin).expect(201)
+    assert repository.blob(digest).expect(200).body == content
+
+
 @pytest.mark.real("mount")
 def test_what_is_cached_gives_way_to_what_is_pushed(tidegate, far, tmp_path):
     with disk(tmp_path / "disk", 48) as small:

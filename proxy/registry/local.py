@@ -174,10 +174,12 @@ class Local:
     async def mount(self, repo: Repo, digest: Digest, source: Repo | None) -> bool:
         """Let a repository have a blob that another one has, or that is cached for everybody; whether there was one.
 
-        Raises NoSpace, OSError."""
-        if source is not None and not self.has_blob(source, digest):
+        A source that holds nothing pushed may be an upstream's, of an image that was pulled here and is pushed under a
+        name of one's own. Raises NoSpace, OSError."""
+        held = source is not None and self.has_blob(source, digest)
+        if source is not None and not held and self._lend(digest) is None:
             return False
-        return await asyncio.to_thread(self._mount, repo, digest, source is None)
+        return await asyncio.to_thread(self._mount, repo, digest, not held)
 
     def _mount(self, repo: Repo, digest: Digest, anywhere: bool) -> bool:
         cached = self._lend(digest) if anywhere and not self.files.has(digest) else None
