@@ -86,6 +86,25 @@ def test_what_is_pushed_is_ours_altogether_and_never_answers_for_an_upstream(tid
     assert get(server, "/v2/registry.k8s.io/app/manifests/mine").status == 404
 
 
+@pytest.mark.parametrize("sparse", [False, True])
+def test_an_index_of_one_platform_alone_is_taken_where_that_is_asked_for(tidegate, sparse):
+    server = tidegate({"local": {"sparse": sparse}}, workers=2)
+    repository = Registry("tidegate", server.url).repository("dev/app")
+    here, elsewhere = repository.push_all(make.image()), make.image()
+    index = make.index([here, elsewhere])
+    answer = repository.put_manifest(index, "1")
+    if not sparse:
+        answer.refused(404, "MANIFEST_BLOB_UNKNOWN")
+        return
+    answer.expect(201)
+    assert repository.manifest("1").expect(200).body == index.body
+    repository.manifest(elsewhere.digest).refused(404, "MANIFEST_UNKNOWN")
+    assert repository.manifest(here.digest).expect(200).body == here.body
+    repository.put_manifest(elsewhere, "2").refused(404, "MANIFEST_BLOB_UNKNOWN")
+    repository.push_all(elsewhere)
+    repository.manifest(elsewhere.digest).expect(200)
+
+
 def test_every_worker_answers_with_what_was_just_pushed(server):
     registry = Registry("tidegate", server.url)
     repository = registry.repository("dev/app")

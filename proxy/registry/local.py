@@ -38,7 +38,7 @@ _POLL = 0.01
 @dataclass(frozen=True, slots=True)
 class Shelves:
     """Where pushed content lies. `lend` gives the path of a cached blob that everybody may read, None where none is;
-    `ttl` is for how many seconds what a pusher was told stays true."""
+    `ttl` is for how many seconds what a pusher was told stays true; `sparse`: an index need not have all it names."""
 
     files: Files
     links: Links
@@ -46,6 +46,7 @@ class Shelves:
     locks: str
     lend: Callable[[Digest], str | None]
     ttl: float
+    sparse: bool
 
 
 class Local:
@@ -58,6 +59,7 @@ class Local:
         self._links = shelves.links
         self._yard = shelves.uploads.yard
         self._lend = shelves.lend
+        self._sparse = shelves.sparse
         self._asked = Asked(shelves.links, self._yard, shelves.ttl)
         self._locks = shelves.locks
         self._memory = memory
@@ -219,7 +221,8 @@ class Local:
         """A child that another client is pushing at this moment may be seen before it is durable: it is made so here,
         else a power cut could leave the manifest and take the child."""
         missing = [child for child in said.blobs if not self.has_blob(repo, child)]
-        missing += [child for child in said.manifests if self._link(repo, child) is None]
+        if not self._sparse:
+            missing += [child for child in said.manifests if self._link(repo, child) is None]
         if missing:
             raise ManifestBlobUnknown(f"{repo} has no {missing[0]}, which the manifest names; push it first")
         for kind in [*([BLOBS] if said.blobs else []), *([MANIFESTS] if said.manifests else [])]:
