@@ -71,6 +71,21 @@ def test_a_name_another_registry_serves_is_not_ours(tidegate, far):
         assert registry.ask("POST", f"/v2/{prefixed}/blobs/uploads/").status in (403, 405)
 
 
+def test_a_name_of_ours_opens_no_way_to_what_another_registry_serves(tidegate, far):
+    """What is pushed by `ns` or prefix would answer for the same name without them."""
+    image = far.add_image("kube-apiserver", "v1", b"layer")
+    config = quick(far.url) | {"local": {"names": ["localhost:5001"], "own": ["mine/*"]}}
+    server = tidegate(config | {"server": {"unqualified": ["local", "registry.k8s.io"]}}, workers=2)
+    registry = Registry("tidegate", server.url)
+    for name in ("kube-apiserver/{}?ns=localhost:5001", "localhost:5001/kube-apiserver/{}"):
+        for method, what in (("POST", "blobs/uploads/"), ("PUT", "manifests/v1")):
+            body = None if method == "POST" else b"{}"
+            refused = registry.ask(method, f"/v2/{name.format(what)}", body).refused(403, "DENIED")
+            assert "registry.k8s.io serves kube-apiserver; push it under another name" in refused.body.decode()
+    assert get(server, "/v2/kube-apiserver/manifests/v1").body == image.manifest
+    registry.ask("POST", "/v2/mine/app/blobs/uploads/?ns=localhost:5001").expect(202)
+
+
 def test_what_is_pushed_is_ours_altogether_and_never_answers_for_an_upstream(tidegate, far):
     image = far.add_image("app", "upstream", b"layer")
     config = quick(far.url) | {"local": {"own": ["app"]}, "server": {"unqualified": ["local", "registry.k8s.io"]}}
