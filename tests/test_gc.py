@@ -169,6 +169,20 @@ def test_indexes_artifacts_and_manifests_by_digest_alone_are_reached(server, reg
     is_about(repository.blob(foreign.digest), foreign)
 
 
+def test_an_index_of_one_platform_alone_keeps_what_it_has(tidegate):
+    server = tidegate({"local": {"sparse": True}}, workers=2)
+    repository = Registry("tidegate", server.url).repository("dev/app")
+    here = repository.push_all(make.image())
+    index = make.index([here, make.image()])
+    repository.put_manifest(index, "1").expect(201)
+    orphan = repository.push_blob(make.blob())
+    age(server)
+    assert collected(server, "--delete", "--untagged")["files"] == 1
+    assert not files(server) & digests(orphan)
+    is_about(repository.manifest("1"), index)
+    intact(repository, here)
+
+
 def test_untagged_manifests_go_when_that_is_asked_for(server, registry):
     repository = registry.repository("dev/app")
     tagged = repository.push_all(make.index(make.platforms()), "1")

@@ -71,6 +71,21 @@ def test_a_name_another_registry_serves_is_not_ours(tidegate, far):
         assert registry.ask("POST", f"/v2/{prefixed}/blobs/uploads/").status in (403, 405)
 
 
+def test_a_name_of_ours_opens_no_way_to_what_another_registry_serves(tidegate, far):
+    """What is pushed by `ns` or prefix would answer for the same name without them."""
+    image = far.add_image("kube-apiserver", "v1", b"layer")
+    config = quick(far.url) | {"local": {"names": ["localhost:5001"], "own": ["mine/*"]}}
+    server = tidegate(config | {"server": {"unqualified": ["local", "registry.k8s.io"]}}, workers=2)
+    registry = Registry("tidegate", server.url)
+    for name in ("kube-apiserver/{}?ns=localhost:5001", "localhost:5001/kube-apiserver/{}"):
+        for method, what in (("POST", "blobs/uploads/"), ("PUT", "manifests/v1")):
+            body = None if method == "POST" else b"{}"
+            refused = registry.ask(method, f"/v2/{name.format(what)}", body).refused(403, "DENIED")
+            assert "registry.k8s.io serves kube-apiserver; push it under another name" in refused.body.decode()
+    assert get(server, "/v2/kube-apiserver/manifests/v1").body == image.manifest
+    registry.ask("POST", "/v2/mine/app/blobs/uploads/?ns=localhost:5001").expect(202)
+
+
 def test_what_is_pushed_is_ours_altogether_and_never_answers_for_an_upstream(tidegate, far):
     image = far.add_image("app", "upstream", b"layer")
     config = quick(far.url) | {"local": {"own": ["app"]}, "server": {"unqualified": ["local", "registry.k8s.io"]}}
@@ -84,6 +99,25 @@ def test_what_is_pushed_is_ours_altogether_and_never_answers_for_an_upstream(tid
     assert get(server, "/v2/registry.k8s.io/app/manifests/upstream").body == image.manifest
     assert get(server, "/v2/app/manifests/mine?ns=registry.k8s.io").status == 404
     assert get(server, "/v2/registry.k8s.io/app/manifests/mine").status == 404
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_an_index_of_one_platform_alone_is_taken_where_that_is_asked_for(tidegate, sparse):
+    server = tidegate({"local": {"sparse": sparse}}, workers=2)
+    repository = Registry("tidegate", server.url).repository("dev/app")
+    here, elsewhere = repository.push_all(make.image()), make.image()
+    index = make.index([here, elsewhere])
+    answer = repository.put_manifest(index, "1")
+    if not sparse:
+        answer.refused(404, "MANIFEST_BLOB_UNKNOWN")
+        return
+    answer.expect(201)
+    assert repository.manifest("1").expect(200).body == index.body
+    repository.manifest(elsewhere.digest).refused(404, "MANIFEST_UNKNOWN")
+    assert repository.manifest(here.digest).expect(200).body == here.body
+    repository.put_manifest(elsewhere, "2").refused(404, "MANIFEST_BLOB_UNKNOWN")
+    repository.push_all(elsewhere)
+    repository.manifest(elsewhere.digest).expect(200)
 
 
 def test_every_worker_answers_with_what_was_just_pushed(server):
@@ -169,6 +203,21 @@ def test_pushed_content_outlives_a_kill_of_everything_and_is_never_evicted(tideg
     server.kill()
     again = tidegate(config, workers=2, data=server.data, folder=tmp_path / "again")
     assert Registry("tidegate", again.url).ask("GET", "/v2/dev/app/manifests/1").expect(200).body == body
+
+
+@pytest.mark.parametrize("source", [None, "registry.k8s.io/pause", "pause", "dev/unknown"])
+def test_what_is_cached_for_everybody_is_not_sent_again(tidegate, far, source):
+    """As docker mounts it that has pulled an image here and pushes it under another name."""
+    server = tidegate(quick(far.url) | LOCAL | {"server": {"unqualified": ["local"]}}, workers=2)
+    content = noise(MIB)
+    digest = far.add_blob("pause", content)
+    repository = Registry("tidegate", server.url).repository("dev/app")
+    origin = {} if source is None else {"from": source}
+    repository.begin(mount=digest, **origin).expect(202)
+    assert get(server, f"/v2/registry.k8s.io/pause/blobs/{digest}").body == content
+    kept(server, digest)
+    repository.begin(mount=digest, **origin).expect(201)
+    assert repository.blob(digest).expect(200).body == content
 
 
 @pytest.mark.real("mount")

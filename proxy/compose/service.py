@@ -223,7 +223,7 @@ class Service:
         yard = pushed.yard(settings, self._board.words)
         uploads = Uploads(os.path.join(pushed.folder(settings), "uploads"), self._pool, yard)
         names = pushed.links(settings), uploads, pushed.locks(settings)
-        shelves = local.Shelves(pushed.files(settings), *names, lend, settings.local.upload_ttl)
+        shelves = local.Shelves(pushed.files(settings), *names, lend, settings.local.upload_ttl, settings.local.sparse)
         return Local(shelves, self._memory, self._board)
 
     def _pushing(self) -> Pushing | None:

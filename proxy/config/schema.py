@@ -102,6 +102,7 @@ LOCAL: Section = {
     "own": Key([], values.strings, values.format_list),
     "upload_ttl": Key("24h", quantities.positive, _duration),
     "max_size": Key("", quantities.limit, quantities.show_limit),
+    "sparse": Key(False, values.flag, values.format_flag),
 }
 LOG: Section = {
     "format": Key("text", values.choice("text", "json")),

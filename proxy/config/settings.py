@@ -201,12 +201,14 @@ class Upstream:
 class Local:
     """What may be pushed here. `names` are registries that mean it, `own` patterns of repositories that are ours
     without asking an upstream, `upload_ttl` seconds after which an upload nobody goes on with is forgotten, and for
-    which gc keeps what a pusher was told of; `max_size` what may be pushed altogether, zero for no limit."""
+    which gc keeps what a pusher was told of; `max_size` what may be pushed altogether, zero for no limit; `sparse`:
+    an index may be pushed without all of its manifests."""
 
     names: tuple[str, ...]
     own: tuple[str, ...]
     upload_ttl: float
     max_size: Share
+    sparse: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ _POLL = 0.01
 @dataclass(frozen=True, slots=True)
 class Shelves:
     """Where pushed content lies. `lend` gives the path of a cached blob that everybody may read, None where none is;
-    `ttl` is for how many seconds what a pusher was told stays true."""
+    `ttl` is for how many seconds what a pusher was told stays true; `sparse`: an index need not have all it names."""
 
     files: Files
     links: Links
@@ -46,6 +46,7 @@ class Shelves:
     locks: str
     lend: Callable[[Digest], str | None]
     ttl: float
+    sparse: bool
 
 
 class Local:
@@ -58,6 +59,7 @@ class Local:
         self._links = shelves.links
         self._yard = shelves.uploads.yard
         self._lend = shelves.lend
+        self._sparse = shelves.sparse
         self._asked = Asked(shelves.links, self._yard, shelves.ttl)
         self._locks = shelves.locks
         self._memory = memory
@@ -174,10 +176,12 @@ class Local:
     async def mount(self, repo: Repo, digest: Digest, source: Repo | None) -> bool:
         """Let a repository have a blob that another one has, or that is cached for everybody; whether there was one.
 
-        Raises NoSpace, OSError."""
-        if source is not None and not self.has_blob(source, digest):
+        A source that holds nothing pushed may be an upstream's, of an image that was pulled here and is pushed under a
+        name of one's own. Raises NoSpace, OSError."""
+        held = source is not None and self.has_blob(source, digest)
+        if source is not None and not held and self._lend(digest) is None:
             return False
-        return await asyncio.to_thread(self._mount, repo, digest, source is None)
+        return await asyncio.to_thread(self._mount, repo, digest, not held)
 
     def _mount(self, repo: Repo, digest: Digest, anywhere: bool) -> bool:
         cached = self._lend(digest) if anywhere and not self.files.has(digest) else None
@@ -217,7 +221,8 @@ class Local:
         """A child that another client is pushing at this moment may be seen before it is durable: it is made so here,
         else a power cut could leave the manifest and take the child."""
         missing = [child for child in said.blobs if not self.has_blob(repo, child)]
-        missing += [child for child in said.manifests if self._link(repo, child) is None]
+        if not self._sparse:
+            missing += [child for child in said.manifests if self._link(repo, child) is None]
         if missing:
             raise ManifestBlobUnknown(f"{repo} has no {missing[0]}, which the manifest names; push it first")
         for kind in [*([BLOBS] if said.blobs else []), *([MANIFESTS] if said.manifests else [])]:

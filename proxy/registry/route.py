@@ -63,8 +63,8 @@ class Router:
         pushable = isinstance(unqualified, Local) or (isinstance(unqualified, Unqualified) and unqualified.local)
         asks = isinstance(unqualified, Unqualified)
         self._unqualified = None if unqualified is None else _Entry(unqualified, "", library, pushable, asks)
-        if local is not None:
-            self._names |= {name: _Entry(local, "", False, True) for name in local_names}
+        if local is not None:  # what is pushed by such a name answers without it too, so it asks as well
+            self._names |= {name: _Entry(local, "", False, True, pushable and asks) for name in local_names}
 
     def _add(self, upstream: Upstream, registry: Registry) -> None:
         library = upstream.name == DOCKER_HUB
