@@ -13,7 +13,7 @@ from tests.bench.soak.world import Truth, digest_of
 
 
 def test_nothing_is_wrong_after_pulls_pushes_kills_and_faults(tmp_path):
-    report = Soak(Plan(seconds=18, seed=20, pullers=12, rate=0.15), tmp_path).run()
+    report = Soak(Plan(seconds=14, seed=20, pullers=12, rate=0.15), tmp_path).run()
     assert report.problems == []
     assert (report.wrong, report.leaked, report.parts) == (0, [], [])
     assert report.events["workers killed"] >= 2
