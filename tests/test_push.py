@@ -316,3 +316,29 @@ def test_what_is_damaged_on_the_disk_is_said_and_can_be_pushed_again(tidegate, t
     assert registry.ask("GET", "/v2/dev/app/manifests/1").status == 200
     assert again.stop() == 0
     assert "Traceback" not in again.stderr
+
+
+def test_what_was_pushed_is_listed_with_and_without_a_service(tidegate, tmp_path):
+    import json
+
+    from tests.test_pins import command
+
+    server = tidegate(LOCAL, workers=1)
+    pushed = make.image()
+    Registry("tidegate", server.url).repository("dev/app").push_all(pushed, "1")
+    for _ in range(2):
+        status, output, errors = command(server, "ls", "--json")
+        assert status == 0, errors
+        (row,) = json.loads(output)
+        assert (row["repository"], row["reference"], row["complete"]) == ("local/dev/app", "1", True)
+        assert row["digest"] == pushed.digest
+        assert json.loads(command(server, "ls", "local/dev/app:1", "--json")[1])[0]["parts"]
+        assert json.loads(get(server, "/api/images").body) == [] if server.process.running else True
+        server.stop()
+
+
+def test_a_mount_from_what_is_no_repository_is_an_upload(tidegate):
+    registry = Registry("tidegate", tidegate(LOCAL, workers=1).url)
+    digest = "sha256:" + "ab" * 32
+    for source in ("BAD", "localhost:5001/dev/app"):
+        registry.ask("POST", f"/v2/dev/app/blobs/uploads/?mount={digest}&from={source}").expect(202)

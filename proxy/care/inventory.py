@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from proxy.care.closure import held_by_registries
 from proxy.care.pins import Pin, Pins
+from proxy.care.pushed import PushedNames
 from proxy.errors import DigestInvalid
 from proxy.oci.digest import Digest
 from proxy.oci.media import MANIFEST_LIMIT, OCI_MANIFEST, Descriptor, children, manifest_type
@@ -92,7 +93,7 @@ class Image:
 class Inventory:
     """What one data folder holds."""
 
-    def __init__(self, files: Files, catalogue: Catalogue, pins: Pins) -> None:
+    def __init__(self, files: Files, catalogue: Catalogue | PushedNames, pins: Pins | PushedNames) -> None:
         self._files = files
         self._catalogue = catalogue
         self._pins = pins

@@ -13,6 +13,7 @@ from proxy.care import plan
 from proxy.care.books import kept_hosts, kept_old_names
 from proxy.care.inventory import Inventory
 from proxy.care.pins import Pins
+from proxy.care.pushed import PushedNames
 from proxy.care.shown import shown
 from proxy.config import Settings
 from proxy.errors import RegistryError, StartError
@@ -20,6 +21,7 @@ from proxy.store import index
 from proxy.store.catalogue import Catalogue
 from proxy.store.files import Files
 from proxy.store.index import Index
+from proxy.store.links import Links
 from proxy.store.lock import hold
 
 
@@ -82,7 +84,9 @@ def images(data: str, image: str) -> list[dict[str, Any]]:
         try:
             with closing(Catalogue(os.path.join(data, "catalogue"), plan.rank)) as catalogue:
                 inventory = Inventory(Files(os.path.join(data, "blobs")), catalogue, Pins(os.path.join(data, "pins")))
-                return shown(inventory.images(), [image] if image else [])
+                names = PushedNames(Links(os.path.join(data, "local", "repositories")))
+                own = Inventory(Files(os.path.join(data, "local", "blobs")), names, names)
+                return shown([*inventory.images(), *own.images()], [image] if image else [])
         except (OSError, sqlite3.Error, RegistryError) as error:
             raise StartError(f"{data} cannot be read: {error}") from None
 

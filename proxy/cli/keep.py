@@ -81,7 +81,7 @@ def unpin(context: click.Context, images: tuple[str, ...], name: str) -> int:
     return 0
 
 
-@click.command(help="what is cached or pinned; the parts of one image")
+@click.command(help="what is cached, pinned or pushed; the parts of one image")
 @click.argument("image", default="")
 @click.option("--pinned", is_flag=True, help="only what is pinned")
 @click.option("--set", "name", metavar="NAME", default="", help="only what is pinned in this set")

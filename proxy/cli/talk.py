@@ -59,6 +59,7 @@ def stream(place: Place, path: str, body: Any) -> Iterator[dict[str, Any]]:
             document = json.loads(line)
             yield document
             if document.get("done"):
+                answer.read()  # to its end, or the service takes it that we have left
                 return
     raise StartError(f"the tidegate at {place} broke off; what it has done so far is kept")
 

@@ -4,6 +4,8 @@ import contextlib
 import os
 
 from proxy.care.collect import Collector
+from proxy.care.inventory import Inventory
+from proxy.care.pushed import PushedNames
 from proxy.care.sift import Shelves
 from proxy.config import Settings
 from proxy.registry.local import Local
@@ -41,6 +43,12 @@ def yard(settings: Settings, words: memoryview | list[int]) -> Yard:
         return most.of(found.f_blocks * found.f_frsize)
 
     return Yard(os.path.join(settings.server.data, "run", "pushed"), words, limit)
+
+
+def inventory(settings: Settings) -> Inventory:
+    """The images that were pushed."""
+    names = PushedNames(links(settings))
+    return Inventory(files(settings), names, names)
 
 
 def count(settings: Settings, board: Board) -> None:

@@ -188,7 +188,8 @@ class Service:
         inventory = Inventory(self._store.files, self._catalogue, self._pins)
         rooms = PinRooms(spelling, self._pins, self._janitor, self._store)
         remover = Remover(inventory, self._catalogue, self._janitor, forget)
-        return Keeping(rooms, spelling, inventory, remover, lambda: self._draining, everybodys)
+        own = pushed.inventory(self._settings) if self._local is not None else None
+        return Keeping(rooms, spelling, inventory, own, remover, lambda: self._draining, everybodys)
 
     def _admin(self, state: State) -> Admin:
         def examine(image: str) -> Awaitable[Mapping[str, Any]]:

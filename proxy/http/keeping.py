@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from proxy.care.inventory import Inventory
+from proxy.care.inventory import Image, Inventory
 from proxy.care.pinning import Order, Pinning, Rooms
 from proxy.care.pins import Pins, check_set
 from proxy.care.removal import Remover
@@ -40,6 +40,7 @@ class Keeping:
         rooms: Rooms,
         spelling: Spelling,
         inventory: Inventory,
+        pushed: Inventory | None,
         remover: Remover,
         draining: Callable[[], bool],
         everybodys: frozenset[str],
@@ -51,6 +52,7 @@ class Keeping:
         self._rooms = rooms
         self._spelling = spelling
         self._inventory = inventory
+        self._pushed = pushed
         self._remover = remover
 
     def pages(self) -> Mapping[tuple[str, str], Page]:
@@ -70,8 +72,12 @@ class Keeping:
         text = exchange.request.query.get("image", "")
         spelled = self._spelling.read(text) if text else []
         names = [each.name if each.image.exact else each.repository for each in spelled] + [text] * bool(text)
-        found = await _in_thread(lambda: shown(self._inventory.images(), names))
+        found = await _in_thread(lambda: shown([*self._inventory.images(), *self._own()], names))
         return admin.document(exchange, found)
+
+    def _own(self) -> Sequence[Image]:
+        """What was pushed here. Blocks. Raises OSError."""
+        return self._pushed.images() if self._pushed is not None else ()
 
     async def found(self, exchange: Exchange) -> web.StreamResponse:
         """What everybody may see: by `search` alone, one at a time, because it reads manifests.
@@ -93,7 +99,9 @@ class Keeping:
 
     async def _found(self, wanted: str, within: frozenset[str] | None, limit: int) -> list[dict[str, Any]]:
         """`within` None: everywhere, and with who pinned it; `limit` 0: all."""
-        images = await _in_thread(lambda: self._inventory.search(wanted, within, limit))
+        own = self._pushed.search if self._pushed is not None and within is None else lambda *_: []
+        cached = self._inventory.search
+        images = await _in_thread(lambda: [*cached(wanted, within, limit), *own(wanted, within, limit)])
         rows = shown(images)
         if within is not None:
             rows = [{key: value for key, value in row.items() if key != "pinned"} for row in rows]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from proxy.errors import DigestInvalid, RequestInvalid
+from proxy.errors import DigestInvalid, NameInvalid, RequestInvalid
 from proxy.oci.digest import Digest
 from proxy.oci.names import Reference, Repo, Tag, parse_reference
 
@@ -82,6 +82,8 @@ class DeleteBlob:
 Push = (
     StartUpload | AppendUpload | FinishUpload | UploadStatus | CancelUpload | PutManifest | DeleteManifest | DeleteBlob
 )
+_NOWHERE = Repo("-")
+"""No repository can be called that."""
 Query = Mapping[str, Sequence[str]]
 
 
@@ -96,9 +98,18 @@ def _start(name: str, rest: str, query: Query) -> Push:
         name,
         Digest.parse(digest) if digest is not None else None,
         Digest.parse(mount) if mount is not None else None,
-        Repo.parse(source) if source else None,
+        _source(source or ""),
         algorithm,
     )
+
+
+def _source(text: str) -> Repo | None:
+    """Where to mount from. What is no repository's name here (another registry's, say) has nothing to mount: the
+    specification's answer is an upload, which a client goes on with."""
+    try:
+        return Repo.parse(text) if text else None
+    except NameInvalid:
+        return _NOWHERE
 
 
 def _finish(name: str, rest: str, query: Query) -> Push:
