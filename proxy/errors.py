@@ -100,6 +100,13 @@ class RangeUnsatisfiable(RegistryError):
         self.size = size
 
 
+class Damaged(RegistryError):
+    """What was pushed and nobody else has a copy of: it is said, never guessed and never set aside."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} is damaged on tidegate's disk; push it again")
+
+
 class BlobUploadUnknown(RegistryError):
     """No such upload session, or none of this repository."""
 

@@ -2,16 +2,25 @@
 
 import contextlib
 import os
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor
 
 from proxy.care.collect import Collector
 from proxy.care.inventory import Inventory
 from proxy.care.pushed import PushedNames
 from proxy.care.sift import Shelves
 from proxy.config import Settings
+from proxy.http.pushing import Pushing
+from proxy.oci.digest import Digest
+from proxy.ports import Registry
+from proxy.registry import local
 from proxy.registry.local import Local
+from proxy.registry.memory import Memory
+from proxy.registry.owner import Ownership
 from proxy.store.board import PUSHED, Board
 from proxy.store.files import Files
 from proxy.store.links import Links
+from proxy.store.uploads import Uploads
 from proxy.store.yard import Yard
 
 
@@ -45,6 +54,16 @@ def yard(settings: Settings, words: memoryview | list[int]) -> Yard:
     return Yard(os.path.join(settings.server.data, "run", "pushed"), words, limit)
 
 
+def registry(
+    settings: Settings, pool: Executor, board: Board, memory: Memory, lend: Callable[[Digest], str | None]
+) -> Local:
+    """The registry that is pushed to; `lend` gives the file of what may be mounted from the cache."""
+    uploads = Uploads(os.path.join(folder(settings), "uploads"), pool, yard(settings, board.words))
+    names = links(settings), uploads, locks(settings)
+    shelves = local.Shelves(files(settings), *names, lend, settings.local.upload_ttl, settings.local.sparse)
+    return Local(shelves, memory, board)
+
+
 def inventory(settings: Settings) -> Inventory:
     """The images that were pushed."""
     names = PushedNames(links(settings))
@@ -62,9 +81,20 @@ def count(settings: Settings, board: Board) -> None:
     board.words[PUSHED] = total
 
 
-def collector(settings: Settings, yard: Yard, local: Local) -> Collector:
+def pushing(
+    settings: Settings,
+    registry: Local,
+    others: Sequence[Registry],
+    cached: Callable[[str], bool],
+    room: Callable[[int], Awaitable[bool]],
+) -> Pushing:
+    """What takes pushes: `others` answer for unqualified names too, `cached` whether something of a repository is."""
+    return Pushing(registry, Ownership(registry, others, settings.local.own, cached), room)
+
+
+def collector(settings: Settings, local: Local) -> Collector:
     """gc beside everybody else."""
-    shelves = Shelves(files(settings), links(settings), locks(settings), yard, local.forget)
+    shelves = Shelves(files(settings), links(settings), locks(settings), local.uploads.yard, local.forget)
     return _collector(settings, shelves)
 
 

@@ -15,7 +15,6 @@ from proxy import __version__, clients, doctor, metrics
 from proxy.care import census, plan
 from proxy.care.arriving import Arriving
 from proxy.care.books import Books
-from proxy.care.collect import Collector
 from proxy.care.days import Days
 from proxy.care.evict import Janitor
 from proxy.care.inventory import Inventory
@@ -63,7 +62,6 @@ from proxy.registry.chain import Unqualified
 from proxy.registry.forget import Forget
 from proxy.registry.local import Local
 from proxy.registry.memory import Memory
-from proxy.registry.owner import Ownership
 from proxy.registry.renewal import Renewals
 from proxy.registry.route import Router, own_names
 from proxy.registry.rows import Rows, is_everybodys
@@ -71,7 +69,6 @@ from proxy.store import catalogue, index
 from proxy.store.board import Board
 from proxy.store.ingest import Store
 from proxy.store.quarantine import Quarantine
-from proxy.store.uploads import Uploads
 from proxy.upstream.client import Client
 from proxy.upstream.ledger import Ledger
 
@@ -123,13 +120,7 @@ class Service:
         self._scrubber = Scrubber(*care, images_to_keep(self._catalogue, self._pins))
         permits = Permits(os.path.join(data, "run", "permits"), paces, self._janitor.make_room)
         self._flights = Flights(self._store, self._outcomes, permits, self._unkept)
-        self._ledger = Ledger()
-        self._legacy = Legacy()
-        self._problems = Problems()
-        self._books = Books(self._index, slot, self._ledger, self._legacy, self._problems)
-        run = os.path.join(data, "run")
-        self._days = Days(self._index, os.path.join(run, "metrics"), os.path.join(run, "metrics.last"))
-        self._arriving = Arriving(run, slot, self._flights, self._store.parts)
+        self._write_down(data, slot)
         self._clients: list[Client] = []
         instance = _instance(data)
         self._memory = Memory(self._board)
@@ -144,6 +135,16 @@ class Service:
         aliases = [alias for upstream in settings.upstreams.values() for alias in upstream.aliases]
         metrics.prepare([*settings.upstreams, *([local.NAME] if self._local else [])], aliases, __version__)
 
+    def _write_down(self, data: str, slot: int) -> None:
+        """What is noted of all that happens, for people and across restarts."""
+        self._ledger = Ledger()
+        self._legacy = Legacy()
+        self._problems = Problems()
+        self._books = Books(self._index, slot, self._ledger, self._legacy, self._problems)
+        run = os.path.join(data, "run")
+        self._days = Days(self._index, os.path.join(run, "metrics"), os.path.join(run, "metrics.last"))
+        self._arriving = Arriving(run, slot, self._flights, self._store.parts)
+
     def _doors(self, router: Router, instance: str) -> list[Guard]:
         """What the port answers, what the admin socket does, and what the operators' port does, where there is one."""
         state = self._state(instance)
@@ -151,7 +152,7 @@ class Service:
         keeping = self._keeping(router, state.everybodys)
         admin.add(keeping.pages())
         admin.add(Scrubbing(self._scrubber, self._again.fetch).pages())
-        admin.add(Collecting(self._collector()).pages())
+        admin.add(Collecting(pushed.collector(self._settings, self._local) if self._local else None).pages())
         setting_up = SettingUp(
             list(clients.WRITERS), self._settings.server.url, partial(clients.served, self._settings)
         )
@@ -220,27 +221,13 @@ class Service:
         def lend(digest: Digest) -> str | None:
             return cached.path(digest) if known(digest) and cached.has(digest) else None
 
-        settings = self._settings
-        yard = pushed.yard(settings, self._board.words)
-        uploads = Uploads(os.path.join(pushed.folder(settings), "uploads"), self._pool, yard)
-        names = pushed.links(settings), uploads, pushed.locks(settings)
-        shelves = local.Shelves(pushed.files(settings), *names, lend, settings.local.upload_ttl, settings.local.sparse)
-        return Local(shelves, self._memory, self._board)
+        return pushed.registry(self._settings, self._pool, self._board, self._memory, lend)
 
     def _pushing(self) -> Pushing | None:
         if self._local is None:
             return None
-
-        def cached(repository: str) -> bool:
-            return bool(self._catalogue.images(repository))
-
-        ownership = Ownership(self._local, self._others, self._settings.local.own, cached)
-        return Pushing(self._local, ownership, self._janitor.make_room)
-
-    def _collector(self) -> Collector | None:
-        if self._local is None:
-            return None
-        return pushed.collector(self._settings, self._local.uploads.yard, self._local)
+        known, room = lambda name: bool(self._catalogue.images(name)), self._janitor.make_room
+        return pushed.pushing(self._settings, self._local, self._others, known, room)
 
     def _own_names(self) -> Mapping[str, None]:
         server = self._settings.server

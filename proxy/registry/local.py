@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from proxy.errors import BlobUnknown, DigestInvalid, ManifestBlobUnknown, ManifestUnknown, NameUnknown, RegistryError
+from proxy.errors import BlobUnknown, Damaged, DigestInvalid, ManifestBlobUnknown, ManifestUnknown, NameUnknown
 from proxy.oci.digest import Digest
 from proxy.oci.media import BLOB, Descriptor, Manifest
 from proxy.oci.names import Reference, Repo, Tag
@@ -99,9 +99,9 @@ class Local:
         try:
             media_type = str(json.loads(text)["mediaType"])
         except (ValueError, LookupError, TypeError):
-            raise _damaged(f"manifest {digest.short} of {repo}") from None
+            raise Damaged(f"manifest {digest.short} of {repo}") from None
         if not digest.matches(content):
-            raise _damaged(f"manifest {digest.short} of {repo}")
+            raise Damaged(f"manifest {digest.short} of {repo}")
         return Manifest(Descriptor(digest, len(content), media_type), content)
 
     def _tagged(self, repo: Repo, tag: Tag) -> Digest | None:
@@ -109,7 +109,7 @@ class Local:
         try:
             return None if text is None else Digest.parse(text)
         except DigestInvalid:
-            raise _damaged(f"tag {tag} of {repo}") from None
+            raise Damaged(f"tag {tag} of {repo}") from None
 
     async def stat(self, ask: Ask, digest: Digest) -> Answer[Descriptor]:
         opened = self._blob(ask.repo, digest)
@@ -288,11 +288,6 @@ class Local:
             yield
         finally:
             held.release()
-
-
-def _damaged(what: str) -> RegistryError:
-    """Nobody else has a copy of what was pushed: it is said, never guessed and never set aside."""
-    return RegistryError(f"{what} is damaged on tidegate's disk; push it again")
 
 
 def _size(path: str) -> int:
