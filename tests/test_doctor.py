@@ -175,10 +175,12 @@ async def test_a_name_without_registry_where_nobody_answers_for_those(look: Look
     text = await look(origin.url, image="pause:3.9", server={"unqualified": []})
     has(
         text,
-        "FAIL image pause:3.9 names no registry, and [server] unqualified is empty",
+        "FAIL image pause:3.9 names no registry, and [server] unqualified names no upstream",
         "Fix: write REGISTRY/NAME:TAG",
     )
     image(origin)
+    text = await look(origin.url, image="pause:3.9", server={"unqualified": ["local", "registry.k8s.io"]})
+    has(text, "All well.")
     has(await look(origin.url, image="registry.k8s.io/pause:3.9", server={"unqualified": []}), "All well.")
 
 

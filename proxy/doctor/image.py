@@ -58,11 +58,12 @@ def _owner(settings: Settings, text: str) -> tuple[Upstream, str]:
     if rest and looks_like_host(first):
         known = ", ".join(settings.upstreams)
         raise Problem("image", f"no upstream is called {plain(first)}", fix=f"known are {known}; see [upstreams]")
-    if not settings.server.unqualified:
+    asked = [name for name in settings.server.unqualified if name in settings.upstreams]
+    if not asked:
         known = ", ".join(settings.upstreams)
-        what = f"{plain(text)} names no registry, and [server] unqualified is empty"
+        what = f"{plain(text)} names no registry, and [server] unqualified names no upstream"
         raise Problem("image", what, fix=f"write REGISTRY/NAME:TAG; known are {known}")
-    return settings.upstreams[settings.server.unqualified[0]], text
+    return settings.upstreams[asked[0]], text
 
 
 def _split(text: str) -> tuple[str, str]:
