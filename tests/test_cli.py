@@ -346,3 +346,23 @@ def test_a_list_for_the_firewall_team_says_beside_it_what_nobody_promises(run):
     assert "cdn.registry.k8s.io" in output
     assert "cdn.registry.k8s.io: not seen yet; known 20" in said
     assert "not promised by the project" in said
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ('[tls]\ncert_file = "/nope"\nkey_file = "/nope"', "/nope"),
+        ('[egress]\nca_file = "/nope"', "ca_file /nope, for registry.k8s.io, cannot be used: No such file"),
+        ('[admin]\ntoken_file = "/nope"', "admin.token_file /nope cannot be read: No such file"),
+        ('[auth]\npull = "users"\nusers_file = "/nope"', "/nope"),
+        ('[egress]\nproxy = "proxy.corp"', 'egress.proxy must be a URL such as "http://proxy.corp:3128"'),
+    ],
+    ids=["certificate", "ca", "token", "users", "proxy"],
+)
+def test_config_finds_what_serve_would_stumble_over(run, tmp_path, settings, line):
+    file = tmp_path / "t.toml"
+    file.write_text(settings)
+    status, output, errors = run("config", "-c", str(file))
+    assert (status, output) == (1, "")
+    assert line in errors
+    assert errors.count("\n") == 1

@@ -56,11 +56,13 @@ def look(tmp_path: Path) -> Look:
         limits: Limits = QUICK,
         egress: Mapping[str, Any] | None = None,
         server: Mapping[str, Any] | None = None,
+        local: Mapping[str, Any] | None = None,
         **keys: Any,
     ) -> str:
         file = tmp_path / "t.toml"
         own = {"urls": urls, "allow_private": True, **keys}
-        file.write_text(toml({"server": server or {}, "egress": egress or {}, "upstreams": {"registry.k8s.io": own}}))
+        tables = {"server": server or {}, "egress": egress or {}, "upstreams": {"registry.k8s.io": own}}
+        file.write_text(toml(tables | ({"local": local} if local else {})))
         found = await asyncio.to_thread(config.load, str(file), {}, {"--data": str(tmp_path)})
         report = await examine(found, image, inside=False, limits=limits)
         await asyncio.sleep(0.05)  # a fake notices a little later that it was hung up on
@@ -179,8 +181,10 @@ async def test_a_name_without_registry_where_nobody_answers_for_those(look: Look
         "Fix: write REGISTRY/NAME:TAG",
     )
     image(origin)
-    text = await look(origin.url, image="pause:3.9", server={"unqualified": ["local", "registry.k8s.io"]})
-    has(text, "All well.")
+    both = {"unqualified": ["local", "registry.k8s.io"]}
+    has(await look(origin.url, image="pause:3.9", server=both, local={"own": ["dev/*"]}), "All well.")
+    text = await look(origin.url, image="pause:3.9", local={"own": ["dev/*"]})
+    has(text, "FAIL image pause:3.9 names no registry, and [server] unqualified names no upstream")
     has(await look(origin.url, image="registry.k8s.io/pause:3.9", server={"unqualified": []}), "All well.")
 
 

@@ -25,6 +25,16 @@ from proxy.store.links import Links
 from proxy.store.lock import hold
 
 
+def check(settings: Settings) -> str:
+    """Whether the files that settings name can be used, as serve would find it; what it would warn of. Raises
+    StartError, ConfigError."""
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = scratch
+        from proxy.compose.prepare import check_files
+
+        return check_files(settings)
+
+
 def has_run(data: str) -> bool:
     """Whether a service has ever kept anything there."""
     return os.path.isdir(os.path.join(data, "index"))

@@ -105,7 +105,7 @@ def tidegate(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-@tidegate.command(help="answer pulls; needs no configuration")
+@tidegate.command(help="answer pulls and pushes; needs no configuration")
 @click.option("--listen", metavar="HOST:PORT", help="where clients connect  [127.0.0.1:5000]")
 @click.option("--data", metavar="DIR", help="where everything is kept")
 @click.option("--offline", is_flag=True, help="ask no upstream; answer what is here")
@@ -126,6 +126,10 @@ def serve(context: click.Context, listen: str | None, data: str | None, offline:
 @click.pass_context
 def config_(context: click.Context) -> int:
     settings = load(context)
+    from proxy.cli import alone  # slow: diskcache
+
+    if warning := alone.check(settings):
+        click.echo(warning, err=True)
     click.echo(config.as_json(settings) if context.obj.get("json") else config.render(settings))
     return 0
 

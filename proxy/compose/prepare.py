@@ -53,15 +53,10 @@ def check(settings: Settings) -> None:
 
     Raises StartError, ConfigError.
     """
-    Access(settings.auth).close()
-    if settings.admin.token_file:
-        tokens.read(settings.admin.token_file)
-    _check_trust(settings)
-    if settings.tls.cert_file:
-        complaint = tls.expired(settings.tls, tls.read(settings.tls), time.time())
-        if complaint:
-            set_up_log(settings.log)
-            _log.warning(complaint)
+    complaint = check_files(settings)
+    if complaint:
+        set_up_log(settings.log)
+        _log.warning(complaint)
     data = settings.server.data
     try:
         if settings.pushing:
@@ -69,6 +64,16 @@ def check(settings: Settings) -> None:
             _make_durable(data)
     except OSError as error:
         raise StartError(f"{data} cannot be used: {error.strerror or error}; use --data DIR") from error
+
+
+def check_files(settings: Settings) -> str:
+    """Every file that settings name, but the data folder: users, token, trust, certificate. What is wrong soon or by
+    now and stops nothing, or "". Raises StartError, ConfigError."""
+    Access(settings.auth).close()
+    if settings.admin.token_file:
+        tokens.read(settings.admin.token_file)
+    _check_trust(settings)
+    return tls.expired(settings.tls, tls.read(settings.tls), time.time()) if settings.tls.cert_file else ""
 
 
 def finish(settings: Settings) -> None:

@@ -177,6 +177,8 @@ def proxy(value: object) -> str:
     if value == "":
         return ""
     expected = 'a URL such as "http://proxy.corp:3128"'
+    if "://" not in text(value) and not text(value).rpartition(":")[2].isdigit():
+        raise unlike(expected, hide_password(text(value)))  # curl would mean 1080 and Go 80: say which
     return _url(value if "://" in text(value) else f"http://{value}", expected)
 
 
