@@ -193,10 +193,11 @@ def _bar(fill: Row) -> str:
 
 
 def _problems(status: Row) -> str:
+    full = status["view"] == "full"
     rows = (
         _row(
             _cell(_clock(each["last"]), "short"),
-            _cell(each.get("client", "")),
+            _cell(each["client"]) if full else "",
             _cell(each["image"]),
             _cell(each["status"], "short"),
             _cell(each["sentence"]),
@@ -204,7 +205,7 @@ def _problems(status: Row) -> str:
         )
         for each in status["problems"]
     )
-    heads = ("last time", "client", "image", "status", "why", "#times")
+    heads = ("last time", *(["client"] if full else []), "image", "status", "why", "#times")
     return _section("Problems", _table(heads, rows, "none lately"))
 
 
