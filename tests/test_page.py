@@ -32,7 +32,8 @@ def server(tidegate, far, tmp_path):
         for digest in image.blobs:
             assert get(server, f"/v2/pause/blobs/{digest}").status == 200
     assert get(server, "/v2/broken/manifests/1").status == 503
-    until(lambda: b"answered 500 for broken" in get(server, "/").body)
+    # Each worker tells everybody the same for a second.
+    until(lambda: all(b"answered 500 for broken" in get(server, "/").body for _ in range(8)))
     return server
 
 
