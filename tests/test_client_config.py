@@ -14,6 +14,7 @@ from proxy.config import ConfigError, load
 from tests.client_config import ALIAS, CERTS, HOST, HUB, REGISTRY, command, written
 from tests.real.certificates import authority
 from tests.real.processes import free_port, running
+from tests.real.storage import Storage
 from tests.real.tidegate import upstream_config
 from tests.real.tools import skopeo
 from tests.support import get
@@ -299,6 +300,24 @@ def test_skopeo_logs_in_and_passes_over_a_cache_that_is_down(run, guarded, upstr
     assert done.returncode == 0, done.stderr
     assert copied(tmp_path / "image") == everything(image)
     assert "unauthorized" in skopeo(*words, registries=conf).stderr.lower()
+
+
+@pytest.mark.real("podman", "buildah")
+def test_podman_pulls_by_the_original_name(run, tidegate, tmp_path):
+    """An image podman can unpack, built and pushed to one tidegate, pulled through another as registry.k8s.io's."""
+    origin = {"local": {"names": [REGISTRY]}, "upstreams": {"quay.io": {}}, "server": {"unqualified": ["local"]}}
+    far = tidegate(origin, workers=1, folder=tmp_path / "origin")
+    cache = tidegate(upstream_config(far.url), workers=1, folder=tmp_path / "cache")
+    builder = Storage(tmp_path / "builder")
+    (builder.folder / "context" / "file").write_text("here")
+    builder.build("localhost/app", "FROM scratch", "COPY file /")
+    builder.push("buildah", "localhost/app", f"{far.host}/dev/app:1")
+    node = Storage(tmp_path / "node")
+    (conf,) = written(run, "podman", TIDEGATE_SERVER_URL=cache.url).values()
+    (node.folder / "registries.conf").write_text(conf)
+    name = f"{REGISTRY}/dev/app:1"
+    node.run("env", f"CONTAINERS_REGISTRIES_CONF={node.folder}/registries.conf", "podman", "pull", name)
+    assert node.image_id(name) == builder.image_id("localhost/app")
 
 
 @pytest.mark.real("skopeo")
