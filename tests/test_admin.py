@@ -142,6 +142,7 @@ def test_a_port_of_its_own_takes_all_of_it(tidegate, far, token):
     desk = f"http://127.0.0.1:{port}"
     server = tidegate(upstream_config(far.url) | admin(token, listen=f"127.0.0.1:{port}"), workers=2)
     assert f"admin    {desk}\n" in server.stdout
+    assert f" | {desk}/\n" in server.stdout
     for path in ("/healthz", "/readyz"):
         assert fetch(server.url + path)[0] == fetch(desk + path)[0] == 200
     for path in ("/metrics", "/api/status", "/api/openapi.json", "/api/egress"):

@@ -180,3 +180,6 @@ def test_the_first_lines_say_where_it_stands(tidegate, far):
     assert serving.startswith(f"serving  {server.url}, 2 workers")
     assert upstream.startswith(f"upstream {REGISTRY}")
     assert following.startswith("next     tidegate ")
+    page = following.split(" | ")[-1]
+    assert page == f"{server.url}/"
+    assert get(server, "/").status == 200

@@ -170,9 +170,18 @@ def banner(settings: Settings) -> str:
             f"serving  {settings.tls.scheme}://{server.listen}, {workers}{_warning(settings)}",
             *([f"admin    {settings.tls.scheme}://{settings.admin.listen}"] if settings.admin.listen else []),
             *(_upstream_line(settings, upstream) for upstream in settings.upstreams.values()),
-            "next     tidegate doctor | tidegate client-config containerd\n",
+            " | ".join(("next     tidegate doctor", "tidegate client-config containerd", *_page(settings))) + "\n",
         )
     )
+
+
+def _page(settings: Settings) -> list[str]:
+    """The status page's URL, where one reaches it by TCP."""
+    listen = settings.admin.listen or settings.server.listen
+    if listen.startswith("/"):
+        return []
+    known = "" if settings.admin.listen else settings.server.url.rstrip("/")
+    return [f"{known or f'{settings.tls.scheme}://{listen}'}/"]
 
 
 def _warning(settings: Settings) -> str:
