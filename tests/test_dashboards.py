@@ -10,6 +10,7 @@ import math
 import os
 import re
 import signal
+import socket
 import threading
 from contextlib import ExitStack
 
@@ -27,8 +28,6 @@ from tests.test_eviction import age
 
 FOLDER = ROOT / "grafana/dashboards"
 DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
-CERTIFICATE = "tidegate_certificate_not_after_seconds"
-"""Exported by a server that speaks TLS, which this one does not."""
 UNITS = {"percentunit", "bytes", "Bps", "reqps", "s", "short", "bool"}
 SECONDS = 300
 NOTHING_TO_SEE = {
@@ -36,8 +35,8 @@ NOTHING_TO_SEE = {
     "Bytes read again": "the scrub begins when it likes",
 }
 """Panels whose queries may all be zero after what happens here."""
-ZERO = re.compile(r"tidegate_unkept_total|tidegate_pinned_bytes|sum by \(result\)")
-"""Queries that may be zero alone: the disk takes everything, nothing is pinned."""
+ZERO = re.compile(r"tidegate_(unkept_total|pinned_bytes|gc_removed|certificate)|sum by \(result\)")
+"""Queries that may be zero alone: the disk takes everything, nothing is pinned or collected, there is no TLS."""
 
 
 def panels(dashboard):
@@ -133,7 +132,7 @@ def busy_config(url: str) -> dict:
     config["upstreams"]["tired.example"] = {**config["upstreams"]["registry.k8s.io"]}
     return config | {
         "server": {"unqualified": ["local", "registry.k8s.io"]},
-        "local": {"own": ["dev/*"]},
+        "local": {"own": ["dev/*"], "max_size": "50MiB"},
         "cache": {"max_size": "20MiB", "min_free": "0B"},
     }
 
@@ -186,6 +185,14 @@ def fail(far: Origin, server: Tidegate) -> None:
     assert get(server, blob_path("pause", digest)).is_blob(content)
 
 
+def shout(server: Tidegate) -> None:
+    """Headers over the limit: a connection that we end."""
+    host, port = server.host.split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as client:
+        client.sendall(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n" + (b"X-Long: " + b"x" * 4096 + b"\r\n") * 17)
+        assert b" 431 " in client.recv(4096)
+
+
 def push_one(server: Tidegate) -> None:
     Registry("tidegate", server.url).repository("dev/app").push_all(make.image(), "1")
 
@@ -223,6 +230,7 @@ def scraped(tmp_path_factory):
         push_one(server)
         share(far, server)
         fail(far, server)
+        shout(server)
         scraped_again(source, "busy")
         yield source, fetch(f"{server.url}/metrics")[1].decode()
 
@@ -267,9 +275,19 @@ def test_every_metric_named_is_one_we_export_and_alerts_name_recorded_ones(scrap
     recorded = set(re.findall(r"record: (\S+)", rules))
     texts = [rules, (ROOT / "deploy/prometheus/alerts.yml").read_text(), *map(json.dumps, DASHBOARDS.values())]
     named = {name for each in texts for name in re.findall(r"(?<![:\w])tidegate_[a-z0-9_]+", each)}
-    assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in named} <= exported | {CERTIFICATE}
+    assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in named} <= exported
     assert {name for each in texts for name in re.findall(r"\w+:tidegate_\w+:\w+", each)} <= recorded
     assert all(source.now(f"count({name})") for name in recorded if name.endswith("since_start"))
+
+
+@pytest.mark.real("prometheus")
+def test_every_metric_we_export_is_on_a_dashboard(scraped):
+    """Distribution's names are for dashboards that people have already."""
+    _, text = scraped
+    exported = set(re.findall(r"^# TYPE (tidegate_\w+)", text, re.MULTILINE))
+    targets = [target for each in DASHBOARDS.values() for panel in panels(each) for target in panel["targets"]]
+    shown = " ".join(target["expr"] for target in targets)
+    assert not {name for name in exported if not re.search(rf"\b{name}(_bucket|_sum|_count)?\b", shown)}
 
 
 @pytest.mark.real("prometheus")
