@@ -184,7 +184,7 @@ def test_what_is_not_there_is_said(tidegate):
     for path, status, sentence in (
         ("/rkt", 404, "is no client; there are containerd"),
         ("/podman/etc/passwd", 404, "/client-config/podman lists them"),
-        ("/podman?upstream=gcr.io", 400, "'gcr.io' is not there"),
+        ("/podman?upstream=gcr.io", 400, "tidegate: upstream: 'gcr.io' is not there"),
     ):
         answer = get(server, f"/client-config{path}")
         assert answer.status == status

@@ -105,6 +105,14 @@ def test_a_mistake_changes_nothing_and_is_told_everywhere(tidegate, far, name):
     assert server.metrics().total("tidegate_config_last_reload_successful") == 1
 
 
+def test_every_reason_is_told(tidegate, far):
+    server = tidegate(upstream_config(far.url), workers=1)
+    far.refusing = True
+    assert get(server, "/v2/app/manifests/1").status == 503
+    reload(server, MISTAKES["certificate"][0])
+    assert ready(server).startswith("degraded: no answer from registry.k8s.io; the last reload was refused")
+
+
 def test_no_secret_is_told(tidegate, far):
     config = upstream_config(far.url)
     server = tidegate(config, workers=1)

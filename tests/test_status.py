@@ -111,6 +111,12 @@ def test_a_live_fill_is_seen(tidegate, far):
         connected.leave()
 
 
+def test_what_is_pushed_is_counted_from_zero_also_where_nothing_can_be(tidegate, far):
+    metrics = tidegate(upstream_config(far.url), workers=1).metrics()
+    for name in ("tidegate_local_bytes", "tidegate_local_limit_bytes"):
+        assert {value for (series, _), value in metrics.items() if series == name} == {0.0}, name
+
+
 def test_degraded_while_the_upstream_is_down_and_ok_again(tidegate, far):
     image = far.add_image("pause", "3.9")
     server = tidegate(upstream_config(far.url, tag_ttl="0s"), workers=2)

@@ -7,8 +7,7 @@ cached. Blocks.
 from collections.abc import Mapping, Sequence
 
 from proxy.care.pins import Pin
-from proxy.errors import DigestInvalid
-from proxy.oci.digest import Digest
+from proxy.oci.digest import is_digest
 from proxy.store.catalogue import Held, Named
 from proxy.store.links import Links, parts_of
 
@@ -33,7 +32,7 @@ class PushedNames:
     def _tagged(self, name: str) -> list[Named]:
         tags = self._links.names(*parts_of(name), "_tags")
         meant = {tag: self._links.get(*parts_of(name), "_tags", tag) for tag in tags}
-        return [Named(f"{PREFIX}/{name}", tag, text, 0.0) for tag, text in meant.items() if text and _is_digest(text)]
+        return [Named(f"{PREFIX}/{name}", tag, text, 0.0) for tag, text in meant.items() if text and is_digest(text)]
 
     def get(self, digest: str) -> Held | None:
         """Nothing is known of a blob's use."""
@@ -42,11 +41,3 @@ class PushedNames:
     def sets(self) -> Mapping[str, Sequence[Pin]]:
         """No pins."""
         return {}
-
-
-def _is_digest(text: str) -> bool:
-    try:
-        Digest.parse(text)
-    except DigestInvalid:
-        return False
-    return True

@@ -48,6 +48,13 @@ def prepare(settings: Settings) -> None:
         _log.warning(complaint)
 
 
+def instance_of(data: str) -> str:
+    """The name this tidegate goes by in Via headers: of this run, because a copy of the data is another one. Raises
+    OSError."""
+    with open(os.path.join(data, "run", "instance"), encoding="ascii") as file:
+        return file.read()
+
+
 def check(settings: Settings) -> None:
     """What settings name is read once before any worker has them: five dying workers would say it less clearly.
 

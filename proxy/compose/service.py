@@ -28,6 +28,7 @@ from proxy.care.scrub import Scrubber
 from proxy.compose import limits, pushed, ways
 from proxy.compose.chores import Chores
 from proxy.compose.log import set_up_log
+from proxy.compose.prepare import instance_of
 from proxy.compose.pulse import beat
 from proxy.config import Settings, Upstream
 from proxy.errors import StartError
@@ -87,12 +88,6 @@ def build(settings: Settings, slot: int) -> "Service":
         raise StartError(f"{settings.server.data} cannot be used: {error.strerror or error}") from error
 
 
-def _instance(data: str) -> str:
-    """The name this tidegate goes by in Via headers: of this run, because a copy of the data is another one."""
-    with open(os.path.join(data, "run", "instance"), encoding="ascii") as file:
-        return file.read()
-
-
 class Service:
     """One worker's whole machinery. Satisfies what worker/ serves."""
 
@@ -122,7 +117,7 @@ class Service:
         self._flights = Flights(self._store, self._outcomes, permits, self._unkept)
         self._write_down(data, slot)
         self._clients: list[Client] = []
-        instance = _instance(data)
+        instance = instance_of(data)
         self._memory = Memory(self._board)
         self._access_rules = Access(settings.auth)
         self._local = self._pushed(known) if settings.pushing else None

@@ -51,7 +51,7 @@ class SettingUp:
         try:
             return self._write(client, url, exchange.request.query.getall("upstream", []))
         except ConfigError as error:
-            raise RequestInvalid(str(error)) from None
+            raise RequestInvalid(str(error).removeprefix("--")) from None  # the command's option is the query's key
 
 
 def _text(exchange: Exchange, lines: Sequence[str]) -> web.StreamResponse:

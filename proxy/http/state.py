@@ -7,7 +7,7 @@ full, and as everybody may see it, without clients and without what is not for e
 import asyncio
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -76,9 +76,8 @@ class State:
         metrics.PINNED.set(space.pinned)
         metrics.DISK_FREE.set(space.free)
         self._arriving.measure()
-        if self._yard is not None:
-            metrics.LOCAL_SIZE.set(self._yard.bytes)
-            metrics.LOCAL_LIMIT.set(self._yard.limit)
+        metrics.LOCAL_SIZE.set(0 if self._yard is None else self._yard.bytes)
+        metrics.LOCAL_LIMIT.set(0 if self._yard is None else self._yard.limit)
         for name in self._settings.upstreams:
             metrics.UPSTREAM_UP.labels(name).set(self._up(name))
             metrics.UPSTREAM_CIRCUIT.labels(name).set(_CIRCUITS[self._circuit(name)])
@@ -90,17 +89,20 @@ class State:
         return None if oldest is None else max(0.0, time.time() - oldest)
 
     def health(self) -> str:
-        """ "ok", or "degraded: " and why."""
+        """ "ok", or "degraded: " and every reason: one is often the cause of another, or hides it."""
+        reasons = "; ".join(self._reasons())
+        return f"degraded: {reasons}" if reasons else "ok"
+
+    def _reasons(self) -> Iterator[str]:
+        data, unkept = self._settings.server.data, self._board.unkept_at
         if self._free()[0] < self._janitor.limits().min_free // 2:
-            return f"degraded: the disk of {self._settings.server.data} is full"
-        unkept = self._board.unkept_at
-        if unkept and time.monotonic_ns() - unkept < _UNKEPT_MEMORY:
-            return f"degraded: {self._settings.server.data} cannot be written, pulls are passed through"
-        down = [name for name in self._settings.upstreams if not self._up(name)]
-        if down:
-            return f"degraded: no answer from {', '.join(down)}"
-        refused = reloaded.mistake(self._settings.server.data)
-        return "degraded: the last reload was refused, tidegate status and the log say why" if refused else "ok"
+            yield f"the disk of {data} is full"
+        elif unkept and time.monotonic_ns() - unkept < _UNKEPT_MEMORY:
+            yield f"{data} cannot be written, pulls are passed through"
+        if down := [name for name in self._settings.upstreams if not self._up(name)]:
+            yield f"no answer from {', '.join(down)}"
+        if reloaded.mistake(data):
+            yield "the last reload was refused, tidegate status and the log say why"
 
     def _free(self) -> tuple[int, int]:
         """Free and total bytes where the data lies."""

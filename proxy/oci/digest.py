@@ -61,3 +61,8 @@ class Digest:
 
     def __str__(self) -> str:
         return self.text
+
+
+def is_digest(text: str) -> bool:
+    """Whether `parse` takes it."""
+    return _SHAPE.match(text) is not None

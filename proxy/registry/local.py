@@ -13,7 +13,7 @@ import json
 import math
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -291,10 +291,9 @@ class Local:
 
 
 def _size(path: str) -> int:
-    try:
+    with suppress(FileNotFoundError):
         return os.stat(path).st_size
-    except FileNotFoundError:
-        return 0
+    return 0
 
 
 def _key(repo: Repo, reference: Reference) -> str:

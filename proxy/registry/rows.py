@@ -16,8 +16,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
-from proxy.errors import DigestInvalid
-from proxy.oci.digest import Digest
+from proxy.oci.digest import Digest, is_digest
 from proxy.oci.media import Descriptor, Manifest, children
 from proxy.oci.names import Repo
 from proxy.registry.renewal import Kept
@@ -117,14 +116,6 @@ def _is_size(size: object) -> TypeGuard[int]:
 def _is_value(key: str, value: object) -> bool:
     """A tag's digest, a list of referrers, a list of tags: the key tells which."""
     if key.startswith("t:"):
-        return isinstance(value, str) and _is_digest(value)
+        return isinstance(value, str) and is_digest(value)
     kind = dict if "@" in key else str
     return isinstance(value, list) and all(isinstance(each, kind) for each in value)
-
-
-def _is_digest(text: str) -> bool:
-    try:
-        Digest.parse(text)
-    except DigestInvalid:
-        return False
-    return True
