@@ -45,8 +45,18 @@ def dying(pid, call, path=None, number=1):
         until(lambda: "TracerPid:\t0" not in Path(f"/proc/{pid}/status").read_text())
         yield
     finally:
-        tracer.send_signal(signal.SIGINT)
-        tracer.wait(10)
+        ended(tracer)
+
+
+def ended(tracer, patience=10):
+    """strace leaves by itself when what it traces is dead. Interrupted just then it may hang: it waits for the first
+    thread, which stays until strace has taken leave of the others."""
+    for last_word in (signal.SIGINT, signal.SIGKILL):
+        try:
+            return tracer.wait(patience)
+        except subprocess.TimeoutExpired:
+            tracer.send_signal(last_word)
+    return tracer.wait(patience)
 
 
 class Pusher:
