@@ -11,12 +11,11 @@ import io
 import os
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aiofiles.threadpool import wrap
 
-if TYPE_CHECKING:
-    from hashlib import _Hash
+from proxy.store.hashing import Hasher
 
 PIECE = 1 << 20
 _AT_ONCE = 8 * PIECE
@@ -32,7 +31,7 @@ class _Hashing(io.FileIO):
     `hashed` is how far `hasher` has come already in what the file holds.
     """
 
-    def __init__(self, fd: int, hasher: "_Hash", hashed: int = 0) -> None:
+    def __init__(self, fd: int, hasher: Hasher, hashed: int = 0) -> None:
         super().__init__(fd, "r+b", closefd=False)
         self.hasher = hasher
         self.held = b""
@@ -99,7 +98,7 @@ class _Hashing(io.FileIO):
 class Growing:
     """Takes chunks, tells how far the file has grown. One hop is outstanding at most, so hops keep their order."""
 
-    def __init__(self, fd: int, hasher: "_Hash", pool: Executor, hashed: int = 0) -> None:
+    def __init__(self, fd: int, hasher: Hasher, pool: Executor, hashed: int = 0) -> None:
         """`hasher` knows the first `hashed` bytes of the file already."""
         self._raw = _Hashing(fd, hasher, hashed)
         self._file = wrap(self._raw, executor=pool)

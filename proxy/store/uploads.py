@@ -1,48 +1,37 @@
 """Uploads on their way in: one file a session, appended to by whoever holds its lock, in whatever worker.
 
-Hashed as it is written. A worker remembers how far it has hashed a session, so that one which took the whole upload
-reads nothing again, and one that takes over reads what the others wrote, once, in its thread, while it takes the next
-bytes. A session's size is its file's; what a broken connection left is to be found and can be gone on from.
+Hashed as it is written. How far that has come is remembered in the worker and handed on in the session's file: nothing
+is read again, whichever workers took the upload. Where nothing was handed on (killed in the middle, the machine started
+anew, a Python that cannot) one that takes over reads what the others wrote, once, in its thread, while it takes the
+next bytes. A session's size is its file's; what a broken connection left is to be found and can be gone on from.
 
     <folder>/<id>            the bytes, locked while somebody writes
-    <folder>/<id>.session    JSON: repository, algorithm
+    <folder>/<id>.session    session.py's
 
 Nothing here is durable before the blob is committed: sessions that a power cut takes were never acknowledged.
 """
 
 import contextlib
-import hashlib
-import json
 import os
 import secrets
 import time
 from collections import OrderedDict
 from concurrent.futures import Executor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from proxy.errors import BlobUploadUnknown, NoSpace, UploadOutOfOrder
 from proxy.oci.digest import Digest
+from proxy.store import session
 from proxy.store.files import Files
 from proxy.store.growing import PIECE, Growing
+from proxy.store.hashing import fresh
 from proxy.store.lock import try_exclusive
+from proxy.store.session import Hashed, Session
 from proxy.store.yard import Yard
-
-if TYPE_CHECKING:
-    from hashlib import _Hash
 
 _REMEMBERED = 1000
 _ID = 32
 _STEP = 4 << 20
 """Bytes that are counted at once, before they come."""
-
-
-@dataclass(slots=True)
-class _Hashed:
-    """How far this worker has hashed a session."""
-
-    hasher: "_Hash"
-    upto: int
 
 
 class Uploads:
@@ -53,15 +42,14 @@ class Uploads:
         self.yard = yard
         self._folder = folder
         self._pool = pool
-        self._hashed: OrderedDict[str, _Hashed] = OrderedDict()
+        self._hashed: OrderedDict[str, Hashed] = OrderedDict()
 
     def begin(self, repository: str, algorithm: str = "sha256") -> str:
         """A new session; its id. `algorithm` is what the client says it will name the blob by. Raises OSError."""
         name = secrets.token_hex(_ID // 2)
         path = self._path(name)
         try:
-            with open(f"{path}.session", "x", encoding="utf-8") as file:
-                json.dump({"repository": repository, "algorithm": algorithm}, file)
+            session.create(f"{path}.session", repository, algorithm)
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         except BaseException:
             self.forget(name)
@@ -70,7 +58,7 @@ class Uploads:
 
     def size(self, repository: str, name: str) -> int:
         """Bytes a session holds. Raises BlobUploadUnknown, OSError."""
-        self._algorithm(repository, name)
+        self._session(repository, name)
         try:
             return os.stat(self._path(name)).st_size
         except FileNotFoundError:
@@ -79,22 +67,30 @@ class Uploads:
     def open(self, repository: str, name: str) -> "Upload":
         """The session, to be written by the caller alone. Raises BlobUploadUnknown, UploadOutOfOrder while somebody
         else writes it, OSError."""
-        algorithm = self._algorithm(repository, name)
+        self._session(repository, name)
         try:
             fd = os.open(self._path(name), os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             raise _unknown(name) from None
+        try:
+            return self._locked(repository, name, fd)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def _locked(self, repository: str, name: str, fd: int) -> "Upload":
         size = os.fstat(fd).st_size
         if not try_exclusive(fd):
-            os.close(fd)
             raise UploadOutOfOrder("another request is writing this upload", size)
+        found = self._session(repository, name)  # once more: from now on nobody else changes it
         if not os.path.exists(self._path(name)):  # finished or cancelled before the lock was ours
-            os.close(fd)
             raise _unknown(name)
-        known = self._hashed.pop(name, None)
-        if known is None or known.upto > size:
-            known = _Hashed(hashlib.new(algorithm), 0)
-        return Upload(self, name, fd, algorithm, Growing(fd, known.hasher, self._pool, known.upto), known.hasher)
+        return Upload(self, name, fd, found, self._known(name, found, os.fstat(fd).st_size))
+
+    def _known(self, name: str, found: Session, size: int) -> Hashed:
+        """The best of what is known of the first bytes of a session that holds `size`."""
+        known = [each for each in (self._hashed.pop(name, None), found.hashed()) if each and each.upto <= size]
+        return max(known, key=lambda each: each.upto, default=Hashed(fresh(found.algorithm), 0))
 
     def keep(self, files: Files, digest: Digest, content: bytes) -> None:
         """Content that came whole and was verified becomes a blob, durably. The caller is the only one to
@@ -125,7 +121,7 @@ class Uploads:
 
     def cancel(self, repository: str, name: str) -> None:
         """Forget a session. Raises BlobUploadUnknown, OSError."""
-        self._algorithm(repository, name)
+        self._session(repository, name)
         self._forget_all_of_it(name)
 
     def _forget_all_of_it(self, name: str) -> None:
@@ -141,11 +137,12 @@ class Uploads:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
 
-    def remember(self, name: str, hasher: "_Hash", upto: int) -> None:
-        """This worker has hashed the first `upto` bytes."""
-        self._hashed[name] = _Hashed(hasher, upto)
+    def remember(self, name: str, found: Session, hashed: Hashed) -> None:
+        """For whoever goes on, here or in another worker. The caller holds the session."""
+        self._hashed[name] = hashed
         if len(self._hashed) > _REMEMBERED:
             self._hashed.popitem(last=False)
+        session.hand_on(f"{self._path(name)}.session", found, hashed)
 
     def sweep(self, age: float) -> int:
         """Forget sessions nobody has written to for `age` seconds; how many. What a kill left of one, or of a manifest
@@ -168,18 +165,17 @@ class Uploads:
                     os.close(fd)
         return swept
 
-    def _algorithm(self, repository: str, name: str) -> str:
-        """What a session is hashed with. Raises BlobUploadUnknown where it is none of this repository."""
+    def _session(self, repository: str, name: str) -> Session:
+        """Raises BlobUploadUnknown where it is none of this repository, OSError."""
         if len(name) != _ID or not name.isalnum():
             raise _unknown(name)
         try:
-            with open(f"{self._path(name)}.session", encoding="utf-8") as file:
-                session = json.load(file)
+            found = session.read(f"{self._path(name)}.session")
         except (FileNotFoundError, ValueError):
             raise _unknown(name) from None
-        if session.get("repository") != repository:
+        if found.repository != repository:
             raise _unknown(name)
-        return str(session.get("algorithm", "sha256"))
+        return found
 
     def _path(self, name: str) -> str:
         return os.path.join(self._folder, name)
@@ -188,15 +184,15 @@ class Uploads:
 class Upload:
     """One session, locked. Must be closed."""
 
-    def __init__(self, uploads: Uploads, name: str, fd: int, algorithm: str, growing: Growing, hasher: "_Hash") -> None:
+    def __init__(self, uploads: Uploads, name: str, fd: int, found: Session, known: Hashed) -> None:
         self._uploads = uploads
         self._name = name
         self._fd = fd
-        self._algorithm = algorithm
-        self._growing = growing
-        self._hasher = hasher
+        self._session = found
+        self._hasher = known.hasher
+        self._growing = Growing(fd, known.hasher, uploads._pool, known.upto)
         self._over = self._forgotten = False
-        self._taken = growing.received  # bytes that are counted
+        self._taken = self._growing.received  # bytes that are counted
 
     @property
     def size(self) -> int:
@@ -233,7 +229,7 @@ class Upload:
         """Whether all of it has this digest. Reads everything once more where it was hashed otherwise. Raises
         OSError."""
         await self.settle()
-        if digest.algorithm == self._algorithm:
+        if digest.algorithm == self._session.algorithm:
             return bool(await self._growing.seal(digest.hex))
         return bool(await self._growing.run(lambda: self._hash_anew(digest) == digest.hex, self._uploads._pool))
 
@@ -258,6 +254,9 @@ class Upload:
         os.fchmod(self._fd, 0o444)  # not before: a session that a kill leaves read-only could not be gone on from
         self._uploads.forget(self._name)
 
+    def _remember(self) -> None:
+        self._uploads.remember(self._name, self._session, Hashed(self._hasher, self._growing.hashed))
+
     def forget(self) -> None:
         """There is nothing to go on from. Raises OSError."""
         self._over = self._forgotten = True
@@ -265,12 +264,11 @@ class Upload:
 
     async def close(self) -> None:
         """Give the lock up; what has been taken stays. Raises nothing."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # else what was hashed is not what is in the file
             await self.settle()
-        hashed = self._growing.hashed
+            if not self._over and self._growing.hashed:
+                await self._growing.run(self._remember, self._uploads._pool)
         await self._growing.stop()
-        if not self._over and hashed:
-            self._uploads.remember(self._name, self._hasher, hashed)
         kept = 0 if self._forgotten else os.fstat(self._fd).st_size
         self._uploads.yard.give(self._taken - kept)
         os.close(self._fd)

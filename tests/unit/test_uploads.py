@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ import pytest
 from proxy.errors import BlobUploadUnknown, NoSpace, UploadOutOfOrder
 from proxy.oci.digest import Digest
 from proxy.store.files import Files
+from proxy.store.session import Hashed, Session
 from proxy.store.uploads import Uploads
 from proxy.store.yard import Yard
 
@@ -104,12 +106,88 @@ async def test_a_worker_that_took_all_of_it_reads_nothing_again(uploads, files, 
     for at in range(0, len(CONTENT), 1 << 20):
         await append(uploads, name, CONTENT[at : at + (1 << 20)])
 
+    forbid_reading(monkeypatch)
+    assert await finish(uploads, files, name, Digest.of(CONTENT))
+
+
+def forbid_reading(monkeypatch):
     def never(*_):
         raise AssertionError("read again")
 
     monkeypatch.setattr("proxy.store.growing.os.pread", never)
     monkeypatch.setattr("proxy.store.uploads.os.pread", never)
-    assert await finish(uploads, files, name, Digest.of(CONTENT))
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """Everything is worth handing on."""
+    monkeypatch.setattr("proxy.store.session._WORTH", 1)
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+async def test_a_worker_that_goes_on_reads_nothing_again(folder, pool, files, monkeypatch, yard, at_once, algorithm):
+    forbid_reading(monkeypatch)
+    name = await asyncio.to_thread(begin, Uploads(folder, pool, yard), algorithm)
+    for at in range(0, len(CONTENT), 300_001):
+        await append(Uploads(folder, pool, yard), name, CONTENT[at : at + 300_001])
+    later = Uploads(folder, pool, yard)
+    assert not await finish(later, files, name, Digest.of(CONTENT[:-1], algorithm))
+    assert await finish(Uploads(folder, pool, yard), files, name, Digest.of(CONTENT, algorithm))
+    assert os.listdir(folder) == []
+
+
+async def test_a_little_is_not_worth_handing_on(folder, uploads, pool, files, yard):
+    name = await asyncio.to_thread(begin, uploads)
+    before = os.stat(os.path.join(folder, f"{name}.session")).st_ino
+    await append(uploads, name, CONTENT)
+    assert os.stat(os.path.join(folder, f"{name}.session")).st_ino == before
+    assert await finish(Uploads(folder, pool, yard), files, name, Digest.of(CONTENT))
+
+
+async def test_a_power_cut_takes_the_word_of_what_was_hashed_with_it(folder, pool, files, monkeypatch, yard, at_once):
+    """The bytes may be zeros now: whoever goes on looks at all of them."""
+    name = await asyncio.to_thread(begin, Uploads(folder, pool, yard))
+    await append(Uploads(folder, pool, yard), name, CONTENT[:2_000_000])
+    monkeypatch.setattr("proxy.store.session._boot", lambda: "another life")
+    with open(os.path.join(folder, name), "r+b") as file:
+        file.seek(1_000_000)
+        file.write(bytes(4096))
+    await append(Uploads(folder, pool, yard), name, CONTENT[2_000_000:])
+    assert not await finish(Uploads(folder, pool, yard), files, name, Digest.of(CONTENT))
+
+
+async def test_where_nothing_can_be_handed_on_it_is_read(folder, pool, files, monkeypatch, yard, at_once):
+    monkeypatch.setattr("proxy.store.hashing._library", lambda: None)
+    name = await asyncio.to_thread(begin, Uploads(folder, pool, yard))
+    await append(Uploads(folder, pool, yard), name, CONTENT[:1_500_000])
+    await append(Uploads(folder, pool, yard), name, CONTENT[1_500_000:])
+    assert await finish(Uploads(folder, pool, yard), files, name, Digest.of(CONTENT))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"state": "nonsense"}, {"state": "ab"}, {"upto": 10**9}, {"boot": "x"}, {"state": "", "upto": 5}],
+    ids=str,
+)
+async def test_a_damaged_word_of_what_was_hashed_costs_a_reading(folder, pool, files, yard, at_once, damage):
+    name = await asyncio.to_thread(begin, Uploads(folder, pool, yard))
+    await append(Uploads(folder, pool, yard), name, CONTENT)
+    path = os.path.join(folder, f"{name}.session")
+    with open(path) as file:
+        found = json.load(file)
+    with open(path, "w") as file:
+        json.dump(found | damage, file)
+    assert await finish(Uploads(folder, pool, yard), files, name, Digest.of(CONTENT))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "7", "null", "{}", '{"repository": 1}', '{"unknown": 1}', "\0"], ids=repr)
+async def test_a_session_file_that_is_none(uploads, folder, text):
+    name = await asyncio.to_thread(begin, uploads)
+    with open(os.path.join(folder, f"{name}.session"), "w") as file:
+        file.write(text)
+    for call in (uploads.open, uploads.size):
+        with pytest.raises(BlobUploadUnknown):
+            await asyncio.to_thread(call, REPO, name)
 
 
 async def test_an_opening_without_a_byte_does_not_mislead_the_hash(folder, pool, files, yard):
@@ -232,7 +310,7 @@ async def test_one_that_never_catches_up_is_read_at_the_end(folder, pool, files,
     assert await finish(second, files, name, Digest.of(CONTENT))
 
 
-async def test_a_full_disk_keeps_what_there_is(uploads, monkeypatch):
+async def test_a_full_disk_keeps_what_there_is(uploads, files, monkeypatch):
     name = await asyncio.to_thread(begin, uploads)
     await append(uploads, name, b"abc")
     upload = await asyncio.to_thread(uploads.open, REPO, name)
@@ -247,11 +325,13 @@ async def test_a_full_disk_keeps_what_there_is(uploads, monkeypatch):
             await upload.settle()
         await upload.close()
     assert await asyncio.to_thread(uploads.size, REPO, name) == 3
+    await append(uploads, name, b"xyz")
+    assert await finish(uploads, files, name, Digest.of(b"abcxyz")), "what was not written was not hashed either"
 
 
 def test_what_is_remembered_is_bounded(uploads):
     for number in range(1100):
-        uploads.remember(str(number), hashlib.sha256(), 1)
+        uploads.remember(str(number), Session(REPO, "sha256"), Hashed(hashlib.sha256(), 1))
     assert len(uploads._hashed) == 1000
 
 
