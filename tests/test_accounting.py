@@ -68,6 +68,7 @@ def test_requests_and_bytes_of_a_known_sequence(tidegate, far, workers):
     assert written_out["tag", "miss"] == written_out["tag", "hit"] == written_out["manifest", "hit"] == size
     assert written_out["blob", "miss"] == len(BLOB)
     assert written_out["blob", "hit"] == len(BLOB) + 200 + 50000
+    assert {result for _, result in written_out} == {"miss", "hit"}, "what an error says saves nothing"
     now = server.metrics()
     got = sum(request.sent for request in far.log if request.status == 200)
     assert now.total("tidegate_upstream_bytes_total") == now.total("tidegate_upstream_bytes_total", host="127.0.0.1")

@@ -78,7 +78,9 @@ class Guard:
         if exchange.kind in _COUNTED and exchange.upstream:
             method = "HEAD" if exchange.request.method == "HEAD" else "GET"
             result = exchange.result or "error"
-            metrics.answered(exchange.upstream, exchange.kind, method, result, exchange.sent)
+            # What an error says is no content: counted, an outage would look like bytes that the cache has saved.
+            content = exchange.sent if exchange.status < 400 else 0
+            metrics.answered(exchange.upstream, exchange.kind, method, result, content)
             metrics.first_byte(result, (exchange.first_byte or time.perf_counter()) - exchange.started)
             if exchange.alias:
                 metrics.LEGACY.labels(exchange.alias).inc()

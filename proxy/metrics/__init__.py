@@ -59,7 +59,9 @@ _IDLE = (60, 600, 3600, 6 * 3600, 86400, 3 * 86400, 7 * 86400, 30 * 86400, 90 * 
 _DELAY = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
 REQUESTS = Counter("tidegate_requests", "Requests answered.", ("upstream", "kind", "method", "result"))
-CLIENT_BYTES = Counter("tidegate_client_bytes", "Body bytes really written to clients.", ("upstream", "kind", "result"))
+CLIENT_BYTES = Counter(
+    "tidegate_client_bytes", "Bytes of content really written to clients.", ("upstream", "kind", "result")
+)
 UPSTREAM_BYTES = Counter(
     "tidegate_upstream_bytes", "Body bytes received, by the host they came from.", ("upstream", "host")
 )
@@ -196,7 +198,7 @@ _received = Cache(RECEIVED.labels)
 
 
 def answered(upstream: str, kind: str, method: str, result: str, sent: int) -> None:
-    """Count one answer and the body bytes really written."""
+    """Count one answer and the bytes of content really written; an error's body is none."""
     _requests[upstream, kind, method, result].inc()
     if sent:
         _client_bytes[upstream, kind, result].inc(sent)
