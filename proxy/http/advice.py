@@ -21,7 +21,7 @@ def detail(problem: RegistryError, upstream: str) -> str:
     about = problem.by or upstream
     match problem:
         case NoSpace():
-            return "make room on tidegate's disk, or let it make room: see [cache] and `tidegate gc`"
+            return "remove images and run `tidegate gc`, make room on tidegate's disk, or raise local.max_size"
         case Unavailable() if about:
             return f"upstream {about}: {_BY_LABEL.get(problem.label, _DOCTOR)}"
         case Denied() if problem.by:
