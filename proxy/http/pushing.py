@@ -16,19 +16,21 @@ from aiohttp import web
 
 from proxy import metrics
 from proxy.errors import (
+    BlobUnknown,
     BlobUploadInvalid,
+    BlobUploadUnknown,
     DigestInvalid,
     NoSpace,
-    TooLarge,
     Unavailable,
     UploadOutOfOrder,
 )
 from proxy.http import respond
 from proxy.http.exchange import Exchange
+from proxy.http.received import body, whole
 from proxy.oci import pushed
 from proxy.oci.calls import Request
 from proxy.oci.digest import Digest
-from proxy.oci.media import MANIFEST_LIMIT, OCI_MANIFEST, Descriptor, Manifest
+from proxy.oci.media import OCI_MANIFEST, Descriptor, Manifest
 from proxy.oci.names import Repo, Tag
 from proxy.oci.pushes import (
     AppendUpload,
@@ -41,18 +43,18 @@ from proxy.oci.pushes import (
     StartUpload,
     UploadStatus,
 )
+from proxy.ports import Ask
 from proxy.registry.local import Local
 from proxy.registry.owner import Ownership
 from proxy.registry.route import Route
 from proxy.store.uploads import Upload
 
 _RANGE = re.compile(r"(\d{1,18})-(\d{1,18})\Z")
-_HEARD = 2 * MANIFEST_LIMIT
 _PATIENCE = 20.0
-"""Seconds an answer waits for bytes to be hashed that other workers took; clients give up after 30."""
+"""Seconds an answer waits for an upload to be read again and to reach the disk; clients give up after 30."""
 _POLL = 0.1
 _SETTLE = 1.0
-"""Seconds an answer waits for its upload to be closed: longer only where it is still being read."""
+"""Seconds an answer waits for its upload to be closed: longer only where it is still being read or written."""
 
 
 class Pushing:
@@ -65,7 +67,8 @@ class Pushing:
         self._ownership = ownership
         self._room = room
         self._uploads = local.uploads
-        self._reading: set[asyncio.Task[None]] = set()
+        self._sealing: dict[Upload, asyncio.Task[bool]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def repositories(self) -> list[str]:
         """Everything that was pushed here. Raises OSError."""
@@ -111,49 +114,71 @@ class Pushing:
                 await self._take(exchange, writing)
                 return await self._commit(exchange, asked, repo, writing, call.digest)
             except BaseException:
-                writing.forget()  # nobody knows of it
+                if writing not in self._sealing:
+                    writing.forget()  # nobody knows of it
                 raise
 
     async def _append(self, exchange: Exchange, asked: Request, call: AppendUpload, repo: Repo) -> web.StreamResponse:
-        async with self._writing(repo, call.upload) as upload:
+        async with self._writing(repo, call.upload, _SETTLE) as upload:  # one that broke off is closed in a moment
             _check_order(exchange, upload)
             await self._take(exchange, upload)
             await upload.settle()
             return _done(exchange, 202, self._session(asked, call.upload, upload.size))
 
     async def _finish(self, exchange: Exchange, asked: Request, call: FinishUpload, repo: Repo) -> web.StreamResponse:
-        async with self._writing(repo, call.upload, _PATIENCE) as upload:
-            _check_order(exchange, upload)
-            await self._take(exchange, upload)
-            return await self._commit(exchange, asked, repo, upload, call.digest)
+        began = time.monotonic()
+        try:
+            async with self._writing(repo, call.upload, _PATIENCE) as upload:
+                _check_order(exchange, upload)
+                await self._take(exchange, upload)
+                return await self._commit(exchange, asked, repo, upload, call.digest)
+        except BlobUploadUnknown:
+            # Finished before: its answer was lost, or could not wait. Where this one has waited for the end of that,
+            # the link follows in a moment.
+            until = began if time.monotonic() - began < _POLL else time.monotonic() + _SETTLE
+            if not await self._is_there(repo, call.digest, until):
+                raise
+            return self._created(exchange, asked, call.digest)
+
+    async def _is_there(self, repo: Repo, digest: Digest, until: float) -> bool:
+        while True:
+            with contextlib.suppress(BlobUnknown):
+                await self._local.stat(Ask(repo, time.time()), digest)
+                return True
+            if time.monotonic() > until:
+                return False
+            await asyncio.sleep(_POLL)
 
     async def _take(self, exchange: Exchange, upload: Upload) -> None:
         """The body, to the end of the upload. Raises NoSpace, ConnectionError, OSError."""
         upload.expect(exchange.request.content_length or 0)
         with contextlib.suppress(OSError):  # where no room can be made the write says so
             await self._room(exchange.request.content_length or 0)
-        async for chunk in _body(exchange):
+        async for chunk in body(exchange):
             await upload.write(chunk)
             metrics.PUSHED.inc(len(chunk))
 
     async def _commit(
         self, exchange: Exchange, asked: Request, repo: Repo, upload: Upload, digest: Digest
     ) -> web.StreamResponse:
-        if not await self._matches(upload, digest):
+        """What takes longer than a client waits goes on, and whoever finishes the upload again finds it done. Raises
+        DigestInvalid, Unavailable, OSError."""
+        sealing = self._sealing[upload] = asyncio.ensure_future(self._seal(repo, upload, digest))
+        done, _ = await asyncio.wait([sealing], timeout=_PATIENCE)
+        if not done:
+            raise _not_yet()
+        del self._sealing[upload]
+        if not sealing.result():
             raise DigestInvalid(f"what was uploaded is not {digest.short}; cancel the upload and begin anew")
-        size = await upload.commit(self._local.files, digest)
-        await self._local.add_blob(repo, digest, size)
         return self._created(exchange, asked, digest)
 
-    async def _matches(self, upload: Upload, digest: Digest) -> bool:
-        """Whether the digest fits, within the time a client waits. What takes longer goes on, and whoever finishes the
-        upload again finds it done: the lock is given up when it is. Raises Unavailable, OSError."""
-        check = asyncio.ensure_future(upload.matches(digest))
-        done, _ = await asyncio.wait([check], timeout=_PATIENCE)
-        if done:
-            return check.result()
-        check.add_done_callback(lambda check: check.cancelled() or check.exception())
-        raise _still_read()
+    async def _seal(self, repo: Repo, upload: Upload, digest: Digest) -> bool:
+        """It becomes a blob of this repository, durably, if the digest fits. Raises OSError."""
+        if not await upload.matches(digest):
+            return False
+        size = await upload.commit(self._local.files, digest)
+        await self._local.add_blob(repo, digest, size)
+        return True
 
     @asynccontextmanager
     async def _writing(self, repo: Repo, name: str, patience: float = 0) -> AsyncIterator[Upload]:
@@ -168,10 +193,20 @@ class Pushing:
             upload.forget()
             raise
         finally:
-            closing = asyncio.ensure_future(upload.close())
-            self._reading.add(closing)
-            closing.add_done_callback(self._reading.discard)
+            closing = asyncio.ensure_future(self._close(upload))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
             await asyncio.wait([closing], timeout=_SETTLE)
+
+    async def _close(self, upload: Upload) -> None:
+        """Once nothing is done with it any more: the lock is given up only then."""
+        sealing = self._sealing.get(upload)
+        if sealing is not None:
+            await asyncio.wait([sealing])
+            del self._sealing[upload]
+            if not sealing.cancelled() and sealing.exception() is not None:
+                upload.forget()
+        await upload.close()
 
     async def _opened(self, repo: Repo, name: str, patience: float) -> Upload:
         deadline = time.monotonic() + patience
@@ -179,16 +214,16 @@ class Pushing:
             try:
                 return await asyncio.to_thread(self._uploads.open, repo, name)
             except UploadOutOfOrder:
-                if not patience:
-                    raise
                 if time.monotonic() > deadline:
-                    raise _still_read() from None
+                    if patience < _PATIENCE:
+                        raise
+                    raise _not_yet() from None
             await asyncio.sleep(_POLL)
 
     async def _put_manifest(
         self, exchange: Exchange, asked: Request, call: PutManifest, repo: Repo
     ) -> web.StreamResponse:
-        content = await _whole(exchange)
+        content = await whole(exchange)
         media_type = exchange.request.headers.get("Content-Type", "").partition(";")[0].strip() or OCI_MANIFEST
         pushed.check(content, media_type)
         digest = call.reference if isinstance(call.reference, Digest) else Digest.of(content)
@@ -211,8 +246,8 @@ class Pushing:
         return _done(exchange, 201, sent)
 
 
-def _still_read() -> Unavailable:
-    return Unavailable("the upload is still being read; finish it again", retry_after=1)
+def _not_yet() -> Unavailable:
+    return Unavailable("the upload is still being read or written to the disk; finish it again", retry_after=1)
 
 
 def _done(exchange: Exchange, status: int, sent: Mapping[str, str], tags: tuple[Tag, ...] = ()) -> web.StreamResponse:
@@ -244,35 +279,3 @@ def _check_order(exchange: Exchange, upload: Upload) -> None:
     length = exchange.request.content_length
     if length is not None and length != last - first + 1:
         raise BlobUploadInvalid(f"Content-Range names {last - first + 1} bytes, Content-Length {length}")
-
-
-async def _whole(exchange: Exchange) -> bytes:
-    """A manifest's body. Raises TooLarge, after taking as much again, so that a client hears it that sends before it
-    listens; ConnectionError."""
-    announced = exchange.request.content_length or 0
-    if announced > _HEARD:
-        raise TooLarge(f"a manifest of {announced} bytes; at most {MANIFEST_LIMIT}")
-    pieces, size = [], 0
-    async for chunk in _body(exchange):
-        size += len(chunk)
-        if size <= MANIFEST_LIMIT:
-            pieces.append(chunk)
-        elif size > _HEARD:
-            break
-    if size > MANIFEST_LIMIT:
-        raise TooLarge(f"a manifest of {announced or size} bytes; at most {MANIFEST_LIMIT}")
-    return b"".join(pieces)
-
-
-async def _body(exchange: Exchange) -> AsyncIterator[bytes]:
-    request = exchange.request
-    if request.headers.get("Expect", "").lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0
-    try:
-        async for chunk in request.content.iter_any():
-            yield chunk
-    except ConnectionError:
-        raise
-    except OSError as lost:  # a network that went away (ETIMEDOUT, EHOSTUNREACH) is no disk that failed
-        raise ConnectionResetError(str(lost)) from lost

@@ -75,6 +75,7 @@ class Registry:
 
     name: str
     url: str
+    timeout: float = 20
 
     def ask(self, method: str, path: str, body: Body = None, **headers: str) -> Answer:
         """Any request. `path` may be a whole URL of this registry; header names have _ for -; an iterable body goes
@@ -83,7 +84,7 @@ class Registry:
         assert target.netloc == urlsplit(self.url).netloc, f"{path} leads away from {self.url}"
         where = target._replace(scheme="", netloc="").geturl()
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        connection = http.client.HTTPConnection(target.netloc, timeout=20)
+        connection = http.client.HTTPConnection(target.netloc, timeout=self.timeout)
         with contextlib.closing(connection):
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # answered before it read all of it
                 connection.request(method, where, body=body, headers=named)

@@ -189,11 +189,13 @@ def test_the_wrong_digest(repo: Repository, algorithm: str, way: str) -> None:
 
 
 def test_a_closed_session_is_gone(repo: Repository) -> None:
-    """end-6, end-5, end-13: after the 201 the session is unknown to every method: 404 BLOB_UPLOAD_UNKNOWN."""
-    content = blob()
+    """end-6, end-5, end-13: after the 201 the session is unknown to every method: 404 BLOB_UPLOAD_UNKNOWN. Who did not
+    hear the 201 and finishes once more may hear it then, for what is there and for nothing else."""
+    content, other = blob(), blob()
     location = repo.session()
     repo.finish(location, content.digest, content.body).expect(201)
-    repo.finish(location, content.digest, content.body).refused(404, "BLOB_UPLOAD_UNKNOWN")
+    repo.finish(location, content.digest, content.body).expect(201, 404)
+    repo.finish(location, other.digest, other.body).refused(404, "BLOB_UPLOAD_UNKNOWN")
     repo.patch(location, b"more").refused(404, "BLOB_UPLOAD_UNKNOWN")
     repo.registry.ask("GET", location).refused(404, "BLOB_UPLOAD_UNKNOWN")
 

@@ -9,41 +9,67 @@ import pytest
 from proxy.errors import Unavailable
 from proxy.http import pushing
 from proxy.http.pushing import Pushing
+from proxy.http.received import body
 
 
-async def test_an_answer_waits_no_longer_than_clients_do(monkeypatch):
-    """What takes longer goes on behind it, and whoever asks again finds it done."""
+class Slow:
+    """An upload whose bytes are read, or whose file reaches the disk, only when the test says so."""
 
-    class Slow:
-        reading = asyncio.Event()
+    def __init__(self, fits=True, error=None):
+        self.now = asyncio.Event()
+        self.done = []
+        self._fits, self._error = fits, error
 
-        async def matches(self, digest):
-            await self.reading.wait()
-            return True
+    async def matches(self, digest):
+        await self.now.wait()
+        return self._fits
 
-        async def close(self):
-            await self.reading.wait()
-            closed.append(self)
+    async def commit(self, files, digest):
+        self.done.append("committed")
+        if self._error is not None:
+            raise self._error
+        return 3
 
-    class Shelf:
-        name = "local"
+    def forget(self):
+        self.done.append("forgotten")
 
-        class uploads:
-            open = staticmethod(lambda repo, name: Slow())
+    async def close(self):
+        self.done.append("closed")
 
-    closed = []
+
+def shelf(upload):
+    async def add_blob(repo, digest, size):
+        upload.done.append("linked")
+
+    uploads = SimpleNamespace(open=lambda repo, name: upload)
+    return SimpleNamespace(name="local", uploads=uploads, files=None, add_blob=add_blob)
+
+
+@pytest.mark.parametrize(
+    ("upload", "then"),
+    [
+        (Slow(), ["committed", "linked", "closed"]),
+        (Slow(fits=False), ["closed"]),
+        (Slow(error=OSError(28, "No space left on device")), ["committed", "forgotten", "closed"]),
+    ],
+    ids=["fits", "does not fit", "full disk"],
+)
+async def test_an_answer_waits_no_longer_than_clients_do(monkeypatch, upload, then):
+    """What takes longer goes on behind it, to its end, and only then the upload is anybody's again."""
     monkeypatch.setattr(pushing, "_PATIENCE", 0.01)
     monkeypatch.setattr(pushing, "_SETTLE", 0.01)
-    pushes = Pushing(Shelf, None, None)
+    pushes = Pushing(shelf(upload), None, None)
     with pytest.raises(Unavailable, match="still being read") as refused:
-        async with pushes._writing("dev/app", "a" * 32) as upload:
-            await pushes._matches(upload, None)
+        async with pushes._writing("dev/app", "a" * 32) as writing:
+            await pushes._commit(None, None, "dev/app", writing, None)
     assert refused.value.retry_after == 1
-    assert not closed
-    Slow.reading.set()
+    assert not upload.done
+    upload.now.set()
     async with asyncio.timeout(5):
-        while not closed or pushes._reading:
+        while pushes._closing:
             await asyncio.sleep(0.01)
+    assert upload.done == then
+    assert not pushes._sealing
 
 
 @pytest.mark.parametrize("number", [errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ECONNRESET])
@@ -56,7 +82,7 @@ async def test_a_network_that_goes_away_is_no_disk_that_failed(number):
 
     content = SimpleNamespace(iter_any=lost)
     exchange = SimpleNamespace(request=SimpleNamespace(headers={}, content=content))
-    body = pushing._body(exchange)
-    assert await anext(body) == b"abc"
+    chunks = body(exchange)
+    assert await anext(chunks) == b"abc"
     with pytest.raises(ConnectionError):
-        await anext(body)
+        await anext(chunks)
