@@ -162,6 +162,15 @@ def crowd(clients: Sequence[Client], path: str, **headers: str) -> list[Got]:
         return list(pool.map(lambda each: each.get(path, **headers), clients))
 
 
+def assert_few(far: Any, most: int) -> int:
+    """One chain of GETs; where its pauses add up to more than 2 s (they are jittered) the crowd also asks, once,
+    whether it may have the blob, with a HEAD that is repeated once. How many requests that may be together."""
+    methods = [request.method for request in far.log]
+    assert 1 <= methods.count("GET") <= most, methods
+    assert methods.count("HEAD") <= most // 2, methods
+    return most + most // 2
+
+
 def until(holds: Callable[[], Any], seconds: float = 10) -> Any:
     """What `holds` returns once that is true; fails when it does not become so."""
     deadline = time.monotonic() + seconds
