@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import EMPTY_PAYLOAD, StreamReader, web
-from aiohttp.http_exceptions import LineTooLong
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.http import RawRequestMessage
+from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from proxy import metrics
 from proxy.errors import HeadTooLarge, RegistryError, RequestInvalid, TimedOut
@@ -33,6 +34,12 @@ LEAST = 1 << 10
 """Bytes that count as going on, within a whole `body_timeout` or `write_timeout`."""
 _FRAMING = 1 << 20, 8
 """What chunk sizes, their extensions and trailers may weigh: so many bytes, and so many times the body."""
+_A_HEADER = 512
+"""Bytes of the head's limit for each header: a parsed one weighs that much however short it is."""
+_FEWEST = 128
+_TOO_MANY = "Too many headers"
+"""How aiohttp's complaint begins, which has no class of its own."""
+_INSTEAD = "send less, or raise server.max_header_size"
 _INFO = struct.Struct("=24xI92xQ16xI")
 """struct tcp_info as far as Linux 4.6 has it: tcpi_unacked (packets), tcpi_bytes_acked, tcpi_notsent_bytes."""
 _GONE = struct.pack("ii", 1, 0)
@@ -50,6 +57,11 @@ class Limits:
     write: float = math.inf
     head: int = 64 << 10
 
+    @property
+    def headers(self) -> int:
+        """How many a request may have."""
+        return max(_FEWEST, self.head // _A_HEADER)
+
 
 class Connection(RequestHandler):
     """Whatever cannot be gone on with gets an OCI error where an answer is still possible."""
@@ -58,8 +70,8 @@ class Connection(RequestHandler):
 
     def __init__(self, manager: web.Server, limits: Limits, full: RegistryError | None, **more: Any) -> None:
         """`full`: what this one is answered instead of being listened to."""
-        more |= {"keepalive_timeout": limits.idle, "max_line_size": limits.head, "max_field_size": limits.head}
-        super().__init__(manager, **more)
+        more |= {"max_line_size": limits.head, "max_field_size": limits.head, "max_headers": limits.headers}
+        super().__init__(manager, keepalive_timeout=limits.idle, **more)
         # Nobody pipelines, and 32 requests in advance are 32 heads in memory.
         self._max_msg_queue_size, self._msg_queue_resume_size = 2, 1
         self._limits = limits
@@ -98,6 +110,8 @@ class Connection(RequestHandler):
         between, count = self._payload.is_eof(), self._request_count
         super().data_received(data)
         if self._request_count != count and self._messages:
+            if self._wire + len(data) > self._limits.head:
+                self._weigh()
             self._payload, self._wire, self._head_since = self._messages[-1][1], 0, 0.0
         elif between:
             self._wire += len(data)
@@ -111,10 +125,20 @@ class Connection(RequestHandler):
             if self._wire > _FRAMING[0] + _FRAMING[1] * self._payload.total_bytes:
                 self.cut("the body is all framing", "size")
 
+    def _weigh(self) -> None:
+        """A head that came at once was never counted while it was on its way."""
+        for at, (message, payload) in enumerate(self._messages):
+            if isinstance(message, RawRequestMessage) and _size(message) > self._limits.head:
+                self._messages[at] = _ErrInfo(status=431, exc=self._too_long(), message=""), payload
+
+    def _too_long(self) -> HeadTooLarge:
+        return HeadTooLarge(f"the request's head is longer than {self._limits.head} bytes: {_INSTEAD}")
+
     def _head_too_large(self) -> None:
         if self.waits:
-            self.refuse(HeadTooLarge(f"the request's head is longer than {self._limits.head} bytes"), "size")
+            self.refuse(self._too_long(), "size")
         else:
+            metrics.ENDED.labels("size").inc()
             self.close()  # it would be the next request, behind the answer that is under way
 
     def check(self, now: float) -> None:
@@ -156,7 +180,8 @@ class Connection(RequestHandler):
 
     def refuse(self, problem: RegistryError, reason: str) -> None:
         """Answer without a request, and go. `reason` is the metric's."""
-        metrics.ENDED.labels(reason).inc()
+        if not self._close:  # else what ended it has been counted
+            metrics.ENDED.labels(reason).inc()
         transport = self.transport
         self.close()
         if transport is None or transport.is_closing():
@@ -186,14 +211,36 @@ class Connection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """An unreadable request gets an OCI error body too. Raises ConnectionError when an answer has begun."""
+        """An unreadable request gets an OCI error body too. Raises ConnectionError when an answer has begun, and
+        CancelledError when the connection is only being let go: the rest of a large head is on its way."""
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun")
-        problem: RegistryError = RequestInvalid("the request cannot be read: it is malformed")
-        if isinstance(exc, LineTooLong):
-            problem = HeadTooLarge(f"a line of the request's head is longer than {self._limits.head} bytes")
-        elif status >= 500:
-            problem = RegistryError("an internal error; the log of tidegate says more")
+        problem = self._unreadable(status, exc)
+        if isinstance(problem, HeadTooLarge):
+            self.refuse(problem, "size")
+            self.transport = None  # aiohttp would close it at once, and the kernel take the answer back
+            raise asyncio.CancelledError
         answer = respond.error(Exchange(request), problem)
         answer.force_close()
         return answer
+
+    def _unreadable(self, status: int, exc: BaseException | None) -> RegistryError:
+        match exc:
+            case HeadTooLarge():
+                return exc
+            case LineTooLong():
+                return HeadTooLarge(
+                    f"a line of the request's head is longer than {self._limits.head} bytes: {_INSTEAD}"
+                )
+            case BadHttpMessage() if exc.message.startswith(_TOO_MANY):
+                most = f"more than {self._limits.headers} headers"
+                return HeadTooLarge(f"the request has {most}: {_INSTEAD}, which allows one for every {_A_HEADER} bytes")
+            case _ if status >= 500:
+                return RegistryError("an internal error; the log of tidegate says more")
+        return RequestInvalid("the request cannot be read: it is malformed")
+
+
+def _size(message: RawRequestMessage) -> int:
+    """A head's bytes, as short as it can be written."""
+    first = len(message.method) + len(message.path) + len("  HTTP/1.1\r\n\r\n")
+    return first + sum(len(name) + len(value) + len(":\r\n") for name, value in message.raw_headers)
