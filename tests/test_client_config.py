@@ -5,6 +5,7 @@ import json
 import os
 import tomllib
 from dataclasses import replace
+from urllib.parse import quote
 
 import bcrypt
 import pytest
@@ -178,6 +179,30 @@ def test_the_service_gives_the_same_files(run, tidegate, client, tmp_path):
         assert get(server, f"/client-config/{client}/{name}").body == (out / name).read_bytes()
 
 
+@pytest.mark.parametrize("client", clients.WRITERS)
+def test_the_service_names_a_ca_as_the_command_does(run, tidegate, client, tmp_path):
+    url, ca, out = "https://cache.example:5000", "/etc/ssl/certs/corp.pem", tmp_path / "out"
+    server = tidegate(f'[server]\nurl = "{url}"\n{HUB}', workers=1)
+    assert run(client, "--url", url, "--ca", ca, "--write", str(out), config=HUB)[0] == 0
+    for path in (each for each in out.rglob("*") if each.is_file()):
+        found = get(server, f"/client-config/{client}{str(path).removeprefix(str(out))}?ca={ca}").body
+        assert found == path.read_bytes()
+    if client == "containerd":
+        assert ca in "".join(path.read_text() for path in out.rglob("hosts.toml"))
+
+
+def test_docker_without_docker_io_is_told_why_there_is_nothing(tidegate):
+    server = tidegate('[server]\nurl = "https://cache.example:5000"\n', workers=1)
+    answer = get(server, "/client-config/docker")
+    assert answer.status == 400
+    said = json.loads(answer.body)["errors"][0]["message"]
+    assert "mirrors for docker.io only" in said
+    assert "docker pull cache.example:5000/registry.k8s.io/NAME:TAG" in said
+
+
+BAD_PATHS = ("corp.pem", '/a"b', "/a'b", "/a b", "/a\nb", "/a$(id)", "/a`id`", "/\u00e4", "/" + "a" * 300, "/")
+
+
 def test_what_is_not_there_is_said(tidegate):
     server = tidegate(HUB, workers=1)
     assert get(server, "/client-config/").body.decode().split() == list(clients.WRITERS)
@@ -185,6 +210,9 @@ def test_what_is_not_there_is_said(tidegate):
         ("/rkt", 404, "is no client; there are containerd"),
         ("/podman/etc/passwd", 404, "/client-config/podman lists them"),
         ("/podman?upstream=gcr.io", 400, "tidegate: upstream: 'gcr.io' is not there"),
+        ("/podman?upstreams=docker.io", 400, "tidegate: 'upstreams' is none of the keys; did you mean upstream?"),
+        ("/podman?token=x", 400, "tidegate: 'token' is none of the keys; known are ca, upstream"),
+        *((f"/podman?ca={quote(path)}", 400, "tidegate: ca: the path of a file") for path in BAD_PATHS),
     ):
         answer = get(server, f"/client-config{path}")
         assert answer.status == status

@@ -10,6 +10,8 @@ from typing import Any
 from proxy.clients.setup import File, Setup
 
 _HUB = "docker.io"
+NOTHING = "{}\n"
+"""The file, where Docker can be told nothing."""
 
 
 def files(setup: Setup) -> Iterator[File]:

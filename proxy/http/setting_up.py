@@ -1,22 +1,28 @@
 """`GET /client-config/CLIENT/FILE`: what `tidegate client-config` writes, for a node that has curl and nothing else.
 
-`GET /client-config/` names the clients, `GET /client-config/CLIENT` the files one a line. No answer holds a secret.
+`GET /client-config/` names the clients, `GET /client-config/CLIENT` the files one a line. `upstream=NAME`, which may be
+repeated, chooses registries, `ca=FILE` names the CA on the client's machine. No answer holds a secret.
 What must not live here: what any client reads; that is handed in.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import unquote
 
 from aiohttp import web
 
 from proxy.config import ConfigError
+from proxy.config.known import nearest
 from proxy.errors import NoSuchPath, RequestInvalid
 from proxy.http import respond
 from proxy.http.exchange import Exchange
 
 PREFIX = "/client-config"
-Write = Callable[[str, str, Sequence[str]], Mapping[str, str]]
-"""Client, URL of this cache, upstreams (none: all) -> content by path. Raises ConfigError."""
+Write = Callable[[str, str, Sequence[str], str], Mapping[str, str]]
+"""Client, URL of this cache, upstreams (none: all), CA ("": the system's) -> content by path. Raises ConfigError."""
+_KEYS = ("ca", "upstream")
+_PATH = re.compile(r"/[\w.@+/-]{1,200}", re.ASCII)
+"""It is written into files of many formats, scripts too: nothing that means anything in one of them."""
 
 
 class SettingUp:
@@ -48,8 +54,15 @@ class SettingUp:
 
     def _files(self, exchange: Exchange, client: str) -> Mapping[str, str]:
         url = self._url or f"{self._scheme}://{exchange.request.headers.get('Host', '')}"
+        query = exchange.request.query
+        for key in query:
+            if key not in _KEYS:
+                raise RequestInvalid(f"{key[:40]!r} is none of the keys; {nearest(key, _KEYS)}")
+        ca = query.get("ca", "")
+        if ca and not _PATH.fullmatch(ca):
+            raise RequestInvalid("ca: the path of a file on the client's machine, such as /etc/ssl/certs/corp.pem")
         try:
-            return self._write(client, url, exchange.request.query.getall("upstream", []))
+            return self._write(client, url, query.getall("upstream", []), ca)
         except ConfigError as error:
             raise RequestInvalid(str(error).removeprefix("--")) from None  # the command's option is the query's key
 
