@@ -1,11 +1,16 @@
 """What lies in deploy/ beside the installer is right by the tools that read it: units, manifests, compose."""
 
+import copy
+import functools
+import json
+import operator
 import os
 import re
 import socket
 import subprocess
 import sys
 
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
@@ -97,6 +102,42 @@ def test_what_manifests_say_of_each_other_fits():
     assert found["NetworkPolicy"]["spec"]["ingress"][0]["ports"][0]["port"] == port["containerPort"]
     assert container["image"].endswith(f":{__version__}")
     assert 30000 <= found["Service"]["spec"]["ports"][0]["nodePort"] <= 32767
+
+
+POD_MONITOR = yaml.safe_load((DEPLOY / "kubernetes" / "podmonitor.yaml").read_text())
+SCHEMA = jsonschema.Draft202012Validator(json.loads((ROOT / "tests" / "podmonitor.schema.json").read_text()))
+
+
+def test_the_pod_monitor_fits_its_resource_and_finds_our_port():
+    jsonschema.Draft202012Validator.check_schema(SCHEMA.schema)
+    SCHEMA.validate(POD_MONITOR)
+    (pod,) = [each["spec"]["template"] for each in MANIFESTS if each["kind"] == "StatefulSet"]
+    ports = {port["name"] for container in pod["spec"]["containers"] for port in container["ports"]}
+    assert {endpoint["port"] for endpoint in POD_MONITOR["spec"]["podMetricsEndpoints"]} <= ports
+    (namespace,) = {each["metadata"]["namespace"] for each in MANIFESTS if each["kind"] == "StatefulSet"}
+    assert POD_MONITOR["metadata"]["namespace"] == namespace, "without a namespaceSelector it looks in its own"
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("spec", "podMetricsEndpoint"), []),
+        (("spec", "podMetricsEndpoints"), []),
+        (("spec", "podMetricsEndpoints", 0, "port"), 5000),
+        (("spec", "podMetricsEndpoints", 0, "interval"), "30 s"),
+        (("spec", "podMetricsEndpoints", 0, "targetport"), "registry"),
+        (("spec", "selector", "matchLabels"), {}),
+        (("spec", "selector", "matchLabel"), {"a": "b"}),
+        (("metadata", "lables"), {"a": "b"}),
+        (("apiVersion",), "monitoring.coreos.com/v1beta1"),
+    ],
+    ids=lambda each: ".".join(map(str, each)) if isinstance(each, tuple) else "",
+)
+def test_a_pod_monitor_that_does_not_fit_is_seen(path, value):
+    broken = copy.deepcopy(POD_MONITOR)
+    *above, last = path
+    functools.reduce(operator.getitem, above, broken)[last] = value
+    assert not SCHEMA.is_valid(broken)
 
 
 @pytest.mark.parametrize("where", ["kubernetes", "install"])
