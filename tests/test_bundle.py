@@ -45,6 +45,17 @@ tidegate scrub; echo "status $?"; tidegate status; echo "status $?"
 section socket
 systemctl disable --quiet --now tidegate.service; systemctl enable --quiet --now tidegate.socket tidegate.service
 curl -s http://127.0.0.1:5000/healthz; journalctl -q -u tidegate -o cat | tail -4
+section reload
+main() { systemctl show -p MainPID --value tidegate; }
+before=$(main)
+printf '[server]\nlisten = "0.0.0.0:5000"\nunqualified = ["registry.k8s.io"]\n' >/etc/tidegate/tidegate.toml
+curl -s -o /dev/null -w 'local %{http_code}\n' http://127.0.0.1:5000/v2/dev/app/tags/list
+systemctl reload tidegate; echo "status $?"
+until curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:5000/v2/dev/app/tags/list | grep -qv 200; do sleep 0.1; done
+curl -s http://127.0.0.1:5000/healthz; systemctl is-active tidegate; [ "$before" = "$(main)" ] && echo "the same process"
+printf '[servr]\n' >/etc/tidegate/tidegate.toml; systemctl reload tidegate; echo "status $?"
+until journalctl -q -u tidegate -o cat | grep -m1 servr; do sleep 0.1; done
+curl -s http://127.0.0.1:5000/healthz; systemctl is-active tidegate; [ "$before" = "$(main)" ] && echo "the same process"
 section wrong
 printf '[server\\n' >/etc/tidegate/tidegate.toml; deploy/install; echo "status $?"; curl -s http://127.0.0.1:5000/healthz
 section upgrade
