@@ -58,7 +58,7 @@ def two_hosts(context: ssl.SSLContext, image: images.Built) -> Iterator[TwoHosts
         for digest, content in image.blobs.items():
             cdn.add_blob(image.name, content)
             location = f"https://{made.cdn_at}/v2/{image.name}/blobs/{digest}"
-            registry.fault(digest, Status(307, {"Location": location}), method="GET")
+            registry.fault(digest, Status(307, {"Location": location}))
         # The child manifests of an index are asked for by a digest that no blob has.
         yield made
 
