@@ -47,15 +47,15 @@ systemctl disable --quiet --now tidegate.service; systemctl enable --quiet --now
 curl -s http://127.0.0.1:5000/healthz; journalctl -q -u tidegate -o cat | tail -4
 section reload
 main() { systemctl show -p MainPID --value tidegate; }
-before=$(main)
+pushed() { curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:5000/v2/dev/app/tags/list; }
+lives() { curl -s http://127.0.0.1:5000/healthz; systemctl is-active tidegate
+[ "$before" != "$(main)" ] || echo same; }
+before=$(main); printf 'pushed %s\n' "$(pushed)"
 printf '[server]\nlisten = "0.0.0.0:5000"\nunqualified = ["registry.k8s.io"]\n' >/etc/tidegate/tidegate.toml
-curl -s -o /dev/null -w 'local %{http_code}\n' http://127.0.0.1:5000/v2/dev/app/tags/list
 systemctl reload tidegate; echo "status $?"
-until curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:5000/v2/dev/app/tags/list | grep -qv 200; do sleep 0.1; done
-curl -s http://127.0.0.1:5000/healthz; systemctl is-active tidegate; [ "$before" = "$(main)" ] && echo "the same process"
+while [ "$(pushed)" = 200 ]; do sleep 0.1; done; lives
 printf '[servr]\n' >/etc/tidegate/tidegate.toml; systemctl reload tidegate; echo "status $?"
-until journalctl -q -u tidegate -o cat | grep -m1 servr; do sleep 0.1; done
-curl -s http://127.0.0.1:5000/healthz; systemctl is-active tidegate; [ "$before" = "$(main)" ] && echo "the same process"
+until journalctl -q -u tidegate -o cat | grep -m1 servr; do sleep 0.1; done; lives
 section wrong
 printf '[server\\n' >/etc/tidegate/tidegate.toml; deploy/install; echo "status $?"; curl -s http://127.0.0.1:5000/healthz
 section upgrade
@@ -143,6 +143,13 @@ def test_it_works_within_the_limits_of_the_unit(said):
 def test_with_the_socket_unit_systemd_holds_the_port(said):
     assert "ok" in said["socket"]
     assert "serving  http://" in said["socket"]
+
+
+def test_a_reload_takes_new_settings_and_wrong_ones_leave_the_old(said):
+    good, wrong = said["reload"].split("status 0")[1:]
+    assert "pushed 200" in said["reload"]
+    assert good.split() == wrong.split()[-3:] == ["ok", "active", "same"], "and the main process is the same"
+    assert "unknown section [servr]; did you mean server?" in wrong
 
 
 def test_wrong_settings_are_named_and_what_runs_goes_on(said):

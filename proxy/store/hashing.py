@@ -9,10 +9,14 @@ hashlib's own takes their place and nothing is handed on.
 """
 
 import _hashlib
-import ctypes
 import functools
 import hashlib
-from typing import Protocol
+from typing import Any, Protocol
+
+try:
+    import ctypes
+except (ImportError, MemoryError):  # Python without libffi; a system that forbids what libffi does
+    ctypes: Any = None  # type: ignore[no-redef]
 
 _STATE = {"sha256": 112, "sha512": 216}
 """Bytes of the structures."""
@@ -31,9 +35,8 @@ class Resumable:
 
     __slots__ = ("_algorithm", "_context", "_library")
 
-    def __init__(self, library: ctypes.CDLL, algorithm: str, state: bytes | None = None) -> None:
-        self._library = library
-        self._algorithm = algorithm
+    def __init__(self, library: "ctypes.CDLL", algorithm: str, state: bytes | None = None) -> None:
+        self._library, self._algorithm = library, algorithm
         self._context = ctypes.create_string_buffer(_ROOM)
         if state is None:
             self._call("Init", self._context)
@@ -70,16 +73,16 @@ def resumed(algorithm: str, state: bytes) -> Hasher | None:
 
 
 @functools.cache
-def _library() -> ctypes.CDLL | None:
+def _library() -> "ctypes.CDLL | None":
     """The functions, where they are to be had and do what they should."""
     try:
         library = ctypes.CDLL(_hashlib.__file__)
         return library if all(_carries(library, algorithm) for algorithm in _STATE) else None
-    except (AttributeError, OSError):
+    except (AttributeError, OSError, MemoryError):  # AttributeError: no such function, or no ctypes
         return None
 
 
-def _carries(library: ctypes.CDLL, algorithm: str) -> bool:
+def _carries(library: "ctypes.CDLL", algorithm: str) -> bool:
     """Whether a state taken in the middle of a block goes on to the digest that hashlib finds."""
     first = Resumable(library, algorithm)
     first.update(b"first" * 100)

@@ -50,7 +50,7 @@ def test_a_state_of_another_size_is_none(algorithm, size):
     assert resumed(algorithm, bytes(size)) is None
 
 
-@pytest.mark.parametrize("library", ["no such function", "no such file", "another layout"])
+@pytest.mark.parametrize("library", ["no such function", "no such file", "another layout", "no ctypes"])
 def test_without_these_functions_hashlib_does(monkeypatch, library):
     monkeypatch.setattr(hashing, "_library", hashing._library.__wrapped__)
     match library:
@@ -58,6 +58,8 @@ def test_without_these_functions_hashlib_does(monkeypatch, library):
             monkeypatch.setattr("ctypes.CDLL", lambda path: object())
         case "no such file":
             monkeypatch.setattr(hashing._hashlib, "__file__", "/nowhere/at/all.so")
+        case "no ctypes":
+            monkeypatch.setattr(hashing, "ctypes", None)
         case "another layout":
             monkeypatch.setattr(hashing, "_STATE", {"sha256": 40, "sha512": 64})
     hasher = fresh("sha256")
