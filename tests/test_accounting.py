@@ -79,6 +79,19 @@ def test_requests_and_bytes_of_a_known_sequence(tidegate, far, workers):
     until(lambda: server.metrics().total("tidegate_cache_objects") == 2)
 
 
+def test_what_an_upstream_behind_the_local_registry_fails_is_its_own(tidegate, far):
+    keys = {"local": {"own": ["dev/*"]}, "server": {"unqualified": ["local", "registry.k8s.io"]}}
+    server = tidegate(quick(far.url) | keys, workers=1)
+    far.refusing = True
+    assert get(server, "/v2/pause/manifests/3.9").status == 503
+    errors = {
+        upstream: server.metrics().total("tidegate_requests_total", upstream=upstream, result="error")
+        for upstream in ("local", "registry.k8s.io")
+    }
+    assert errors == {"local": 0, "registry.k8s.io": 1}
+    until(lambda: "GET tag registry.k8s.io/pause 3.9 error 503" in server.stdout)
+
+
 @pytest.mark.parametrize("workers", [1, 4])
 def test_a_crowd_is_one_miss_and_the_rest_coalesced(tidegate, far, workers):
     digest = far.add_blob(REPO, BLOB)

@@ -72,6 +72,7 @@ class Guard:
             respond.abort(exchange.request)
             exchange.error = problem.message
             return web.Response(status=exchange.status)
+        exchange.upstream = problem.by or exchange.upstream
         return respond.error(exchange, problem)
 
     def _account(self, exchange: Exchange) -> None:

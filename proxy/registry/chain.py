@@ -44,18 +44,18 @@ class Unqualified:
 
     async def stat(self, ask: Ask, digest: Digest) -> Answer[Descriptor]:
         owner = self._owner(ask.repo)
-        return replace(await owner.stat(_as_named(owner, ask), digest), by=owner.name)
+        return await _by(owner, owner.stat(_as_named(owner, ask), digest))
 
     async def blob(self, ask: Ask, digest: Digest) -> Answer[OpenBlob | Filling]:
         owner = self._owner(ask.repo)
-        return replace(await owner.blob(_as_named(owner, ask), digest), by=owner.name)
+        return await _by(owner, owner.blob(_as_named(owner, ask), digest))
 
     async def tags(self, ask: Ask) -> Answer[Sequence[str]]:
         return await self._search(ask, lambda registry, asked: registry.tags(asked))
 
     async def referrers(self, ask: Ask, digest: Digest) -> Answer[Sequence[Mapping[str, Any]]]:
         owner = self._owner(ask.repo)
-        return replace(await owner.referrers(_as_named(owner, ask), digest), by=owner.name)
+        return await _by(owner, owner.referrers(_as_named(owner, ask), digest))
 
     def _owner(self, repo: Repo) -> Registry:
         """Who answered for this repository last; the first one where nobody has; ourselves where we hold anything."""
@@ -69,20 +69,26 @@ class Unqualified:
         refusal: RegistryError | None = None
         for registry in self._registries:
             try:
-                answer = await call(registry, _as_named(registry, ask))
+                answer = await _by(registry, call(registry, _as_named(registry, ask)))
             except _UNKNOWN as error:
                 if isinstance(registry, Local) and registry.holds(ask.repo):
                     raise  # a repository that holds anything of ours is ours altogether
                 refusal = refusal or error
                 continue
-            except RegistryError as error:
-                error.by = registry.name
-                raise
             if self._index.get(f"o:{ask.repo}") != registry.name:
                 await self._index.note({f"o:{ask.repo}": registry.name})
-            return replace(answer, by=registry.name)
+            return answer
         assert refusal is not None, "a chain has at least one registry"
         raise refusal
+
+
+async def _by(registry: Registry, answer: Awaitable[Answer[T]]) -> Answer[T]:
+    """What this one answers or raises, with its name: counted, logged and explained as its own."""
+    try:
+        return replace(await answer, by=registry.name)
+    except RegistryError as error:
+        error.by = registry.name
+        raise
 
 
 def _as_named(registry: Registry, ask: Ask) -> Ask:

@@ -63,6 +63,16 @@ def followers(chain, repo="a"):
     }
 
 
+@pytest.mark.parametrize("call", ["resolve", "manifest", "tags", "stat", "blob", "referrers"])
+async def test_an_error_names_who_made_it(index, call):
+    first, second = Scripted("local", ManifestUnknown("no")), Scripted("far", Unavailable("down"))
+    chain = Unqualified([first, second], index)
+    await index.note({"o:a": "far"})
+    with pytest.raises(Unavailable) as raised:
+        await {**searches(chain), **followers(chain)}[call]()
+    assert raised.value.by == "far"
+
+
 @pytest.mark.parametrize("call", ["resolve", "manifest", "tags"])
 @pytest.mark.parametrize("error", [ManifestUnknown, NameUnknown, BlobUnknown])
 async def test_a_clean_404_moves_on(index, call, error):
