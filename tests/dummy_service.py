@@ -22,6 +22,10 @@ def check(settings):
         raise StartError("not with this URL")
 
 
+def replaced():
+    pass
+
+
 def finish(settings):
     pass
 

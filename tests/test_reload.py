@@ -173,6 +173,9 @@ def test_many_reloads_under_requests_lose_none(tidegate, far):
     until(lambda: len(server.worker_pids()) == 2)
     counted = server.metrics().total("tidegate_requests_total", kind="blob", method="GET")
     assert counted == len(done) + 1, "counters of workers that are gone still count"
+    assert server.metrics().total("tidegate_worker_restarts_total") == 0, "nobody died"
+    os.kill(server.worker_pids()[0], signal.SIGKILL)
+    until(lambda: server.metrics().total("tidegate_worker_restarts_total") == 1)
 
 
 def test_a_stop_does_not_wait_for_what_a_reload_left(tidegate, far):

@@ -6,6 +6,7 @@ import os
 import secrets
 import time
 
+from proxy import metrics
 from proxy.care import census
 from proxy.compose import limits, pushed
 from proxy.compose.log import set_up_log
@@ -81,6 +82,12 @@ def check_files(settings: Settings) -> str:
         tokens.read(settings.admin.token_file)
     _check_trust(settings)
     return tls.expired(settings.tls, tls.read(settings.tls), time.time()) if settings.tls.cert_file else ""
+
+
+def replaced() -> None:
+    """A worker has died, another takes its place. Counted here: by its files a slot that a reload takes again looks the
+    same."""
+    metrics.RESTARTS.inc()
 
 
 def finish(settings: Settings) -> None:

@@ -31,7 +31,6 @@ def use_slot(slot: int) -> None:
     """
     global _slot
     _slot = str(slot)
-    reused = os.path.exists(os.path.join(os.environ["PROMETHEUS_MULTIPROC_DIR"], f"counter_{_slot}.db"))
     for kind in ("counter", "histogram", "gauge_livesum", "gauge_livemax", "gauge_mostrecent", "gauge_max"):
         path = os.path.join(os.environ["PROMETHEUS_MULTIPROC_DIR"], f"{kind}_{_slot}.db")
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -39,7 +38,6 @@ def use_slot(slot: int) -> None:
             os.posix_fallocate(fd, 0, _FILE)
         finally:
             os.close(fd)
-    RESTARTS.inc(reused)
 
 
 RESULTS = ("hit", "miss", "coalesced", "revalidated", "stale", "not_found", "denied", "bypass", "error")

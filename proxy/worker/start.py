@@ -87,7 +87,7 @@ def _supervise(
         return f"{count} connection{'' if count == 1 else 's'}"
 
     reload = Reload(asked, settings, load, compose, crew)
-    status = Supervisor(crew(settings), _forget_gauges(metrics), reload).run(draining)
+    status = Supervisor(crew(settings), _forget_gauges(metrics), compose.replaced, reload).run(draining)
     if status == 0:
         compose.finish(settings)
     return status

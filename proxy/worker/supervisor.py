@@ -74,10 +74,12 @@ class _Turnover:
 class Supervisor:
     """One crew, for a moment two."""
 
-    def __init__(self, crew: Crew, before: Callable[[int], None], reloads: Reloads) -> None:
-        """`before(slot)` is called before a slot is used, and after its last use."""
+    def __init__(self, crew: Crew, before: Callable[[int], None], died: Callable[[], None], reloads: Reloads) -> None:
+        """`before(slot)` is called before a slot is used, and after its last use; `died` for every worker that is
+        replaced because it has."""
         self._crew = crew
         self._before = before
+        self._died = died
         self._reloads = reloads
         self._turnover: _Turnover | None = None
         self._asked_again = False
@@ -246,6 +248,7 @@ class Supervisor:
             if len(self._deaths) == DEATHS and self._deaths[-1] - self._deaths[0] < WITHIN:
                 return f"workers keep dying, {DEATHS} within {WITHIN:g} s, the last one {how}; giving up"
             say(f"worker {slot} (pid {pid}) {how}; starting another")
+            self._died()
             self._fork(slot, self._crew)
         return ""
 

@@ -120,7 +120,7 @@ def test_workers_add_up_and_a_slot_that_is_reused_goes_on(show):
         assert value(samples, "tidegate_client_bytes_total", **labels) == 100 * expected
         assert value(samples, "tidegate_requests_total", method="GET", **labels) == expected
         assert value(samples, "tidegate_first_byte_seconds_count", result="hit") == expected
-        assert value(samples, "tidegate_worker_restarts_total") == [0, 0, 1, 2, 3][expected - 1]
+        assert value(samples, "tidegate_worker_restarts_total") == 0, "who uses it again cannot say why"
     assert value(samples, "tidegate_build_info", version="1.2") == 1, "a fact is no sum"
 
 
